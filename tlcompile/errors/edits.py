@@ -1,0 +1,281 @@
+"""An edit does not fit: freeze, remove, resize, add, outputs, and the classifier."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tlcompile.errors.base import listed
+from tlcompile.errors.graph import GraphError
+
+
+@dataclass(eq=False, kw_only=True)
+class FrozenEditError(GraphError):
+    """A vertex is frozen and edited by one recipe: random and frozen, or frozen and gone."""
+
+    slug: ClassVar[str] = "frozen-edit"
+
+    name: str
+    edit: str
+    inside: str
+    instead: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"'{self.name}' is {self.edit} by this recipe and lies in the frozen part"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": f"freeze up to {self.inside} (inclusive, with all that it reads)",
+            "wanted": "only vertices that keep their pretrained weights can be frozen",
+        }
+
+    def fix(self) -> str:
+        if not self.instead:
+            return "write freeze: none"
+        return f"freeze up to {listed([repr(name) for name in self.instead])}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NoEffectError(GraphError):
+    """A line of the recipe changes nothing, which is never what its author meant."""
+
+    slug: ClassVar[str] = "no-effect"
+
+    line: str
+    because: str
+    instead: str
+
+    def headline(self) -> str:
+        return f"{self.line} has no effect"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.because, "wanted": "every line of a recipe changes something"}
+
+    def fix(self) -> str:
+        return self.instead
+
+
+@dataclass(eq=False, kw_only=True)
+class DanglingError(GraphError):
+    """A kept vertex reads a vertex that the recipe removes."""
+
+    slug: ClassVar[str] = "dangling-reader"
+
+    removed: str
+    readers: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"'{self.removed}' is removed, and {listed([repr(r) for r in self.readers])} still reads it"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"{len(self.readers)} kept reader(s)", "wanted": "no reader, or a stand-in"}
+
+    def fix(self) -> str:
+        return (
+            f"remove its readers too, write remove: {{{self.removed}: replace}} and add a "
+            f"'{self.removed}', or remove: {{{self.removed}: bypass}}"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class NotReplacedError(GraphError):
+    """`remove: replace` promises a vertex of the same name under `add`."""
+
+    slug: ClassVar[str] = "not-replaced"
+
+    name: str
+    added: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"'{self.name}' is to be replaced, and nothing of that name is added"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"add: {listed(self.added) or 'nothing'}", "wanted": f"add: '{self.name}'"}
+
+    def fix(self) -> str:
+        return f"add {{{self.name}: {{layer: …}}}}, or write remove: {{{self.name}: drop}}"
+
+
+@dataclass(eq=False, kw_only=True)
+class CannotBypassError(GraphError):
+    """`bypass` needs one entering and one leaving tensor."""
+
+    slug: ClassVar[str] = "cannot-bypass"
+
+    name: str
+    entering: tuple[str, ...]
+    leaving: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"'{self.name}' cannot be bypassed"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "entering": listed(self.entering) or "nothing",
+            "leaving": listed(self.leaving) or "nothing",
+            "wanted": "exactly one tensor that enters and one that leaves",
+        }
+
+    def fix(self) -> str:
+        return f"write remove: {{{self.name}: replace}} and add what its readers take instead"
+
+
+@dataclass(eq=False, kw_only=True)
+class NameTakenError(GraphError):
+    """An added layer has the name of a vertex that stays."""
+
+    slug: ClassVar[str] = "name-taken"
+
+    name: str
+
+    def headline(self) -> str:
+        return f"the base model keeps a vertex '{self.name}'"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": "two vertices of one name", "wanted": "a new name, or the old one replaced"}
+
+    def fix(self) -> str:
+        return f"write remove: {{{self.name}: replace}}, or give the added layer another name"
+
+
+@dataclass(eq=False, kw_only=True)
+class CycleError(GraphError):
+    """Added layers read each other in a circle."""
+
+    slug: ClassVar[str] = "cycle"
+
+    names: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"added layers read each other in a circle: {' -> '.join(self.names)}"
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": "each layer reads vertices that come before it"}
+
+    def fix(self) -> str:
+        return f"let '{self.names[0]}' read a vertex of the base model"
+
+
+@dataclass(eq=False, kw_only=True)
+class ShapeError(GraphError):
+    """A vertex cannot take the shapes that reach it."""
+
+    slug: ClassVar[str] = "shape-mismatch"
+
+    name: str
+    kind: str
+    found: tuple[str, ...]
+    wanted: str
+    advice: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' ({self.kind}) cannot take what reaches it"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": "; ".join(self.found), "wanted": self.wanted}
+
+    def fix(self) -> str:
+        return self.advice
+
+
+@dataclass(eq=False, kw_only=True)
+class WrongInputsError(GraphError):
+    """An added layer has too many or too few inputs."""
+
+    slug: ClassVar[str] = "wrong-inputs"
+
+    name: str
+    kind: str
+    found: tuple[str, ...]
+    wanted: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' ({self.kind}) has {len(self.found)} inputs"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": listed(self.found) or "none", "wanted": self.wanted}
+
+    def fix(self) -> str:
+        return f"write add: {{{self.name}: {{inputs: …}}}} with {self.wanted}"
+
+
+@dataclass(eq=False, kw_only=True)
+class BadNameError(GraphError):
+    """A name that a layer cannot have."""
+
+    slug: ClassVar[str] = "bad-name"
+
+    name: str
+    reason: str
+
+    def headline(self) -> str:
+        return f"an added layer cannot be called '{self.name}'"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": self.reason,
+            "wanted": "letters, digits and _, parts joined by dots, no word of Python or torch.nn",
+        }
+
+    def fix(self) -> str:
+        return f"call it '{self.name.replace('.', '_').strip('_') or 'layer'}_new'"
+
+
+@dataclass(eq=False, kw_only=True)
+class HeadError(GraphError):
+    """The classifier cannot be found or replaced by itself."""
+
+    slug: ClassVar[str] = "head"
+
+    model: str
+    reason: str
+
+    def headline(self) -> str:
+        return f"the classifier of '{self.model}' cannot be replaced by itself"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.reason, "wanted": "one linear or 1x1 convolution before the output"}
+
+    def fix(self) -> str:
+        return "write head: keep, and remove, add and outputs yourself"
+
+
+@dataclass(eq=False, kw_only=True)
+class WrongWidthError(GraphError):
+    """The outputs are not as wide as the task needs."""
+
+    slug: ClassVar[str] = "wrong-width"
+
+    name: str
+    found: int
+    wanted: int
+    task: str
+
+    def headline(self) -> str:
+        return f"output '{self.name}' has {self.found} logits, the task needs {self.wanted}"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"{self.found}", "wanted": f"{self.wanted} ({self.task})"}
+
+    def fix(self) -> str:
+        return "write out: classes on that layer, or head: auto"
+
+
+@dataclass(eq=False, kw_only=True)
+class OutputActivationError(GraphError):
+    """Outputs are logits; the task applies softmax or sigmoid itself."""
+
+    slug: ClassVar[str] = "output-activation"
+
+    name: str
+    activation: str
+    task: str
+
+    def headline(self) -> str:
+        return f"output '{self.name}' ends in {self.activation}"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.activation, "wanted": f"logits: task {self.task} applies its own"}
+
+    def fix(self) -> str:
+        return f"drop `activation` from '{self.name}'"

@@ -1,0 +1,214 @@
+"""The recipe does not fit the base model: names, tracing, splitting. Edits are in errors/edits.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tlcompile.errors.base import TLCompileError, did_you_mean, listed, nearest
+
+
+@dataclass(eq=False, kw_only=True)
+class GraphError(TLCompileError):
+    """The recipe does not fit the base model."""
+
+    exit_code: ClassVar[int] = 2
+
+
+@dataclass(eq=False, kw_only=True)
+class NotTraceableError(GraphError):
+    """A module's forward cannot be written down as a graph."""
+
+    slug: ClassVar[str] = "not-traceable"
+
+    model: str
+    reason: str
+
+    def headline(self) -> str:
+        return f"'{self.model}' cannot be traced as one graph"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": self.reason,
+            "wanted": "a forward that does not look at the values of its data",
+        }
+
+    def fix(self) -> str:
+        return "use another base model; `tlcompile zoo` lists those that trace"
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownVertexError(GraphError):
+    """A name is no vertex, region or stage of the base model."""
+
+    slug: ClassVar[str] = "unknown-vertex"
+
+    model: str
+    name: str
+    vertices: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"base model '{self.model}' has no vertex '{self.name}'"
+
+    def facts(self) -> dict[str, str]:
+        near = nearest(self.name, self.vertices)
+        return {
+            "found": f"'{self.name}'",
+            "wanted": f"one of: {listed(near if near else self.vertices)}",
+        }
+
+    def fix(self) -> str:
+        see = f"`tlcompile zoo {self.model}` lists them all"
+        return did_you_mean(self.name, self.vertices, see)
+
+
+@dataclass(eq=False, kw_only=True)
+class InsideLeafError(GraphError):
+    """A name points inside a module that is one vertex."""
+
+    slug: ClassVar[str] = "inside-leaf"
+
+    model: str
+    name: str
+    leaf: str
+    kind: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' lies inside '{self.leaf}' of '{self.model}', which is one vertex"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": f"a part of a {self.kind}",
+            "wanted": f"'{self.leaf}' as a whole, or a vertex outside of it",
+        }
+
+    def fix(self) -> str:
+        return f"write '{self.leaf}'"
+
+
+@dataclass(eq=False, kw_only=True)
+class AmbiguousNameError(GraphError):
+    """A keyword of `freeze` is also the name of a vertex."""
+
+    slug: ClassVar[str] = "ambiguous-name"
+
+    model: str
+    name: str
+    vertex_shape: str
+    stage_end: str
+    stage_shape: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' names two places in '{self.model}'"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "vertex": f"the module '{self.name}' ends at {self.vertex_shape}",
+            "stage": f"the computed stage ends with '{self.stage_end}' at {self.stage_shape}",
+        }
+
+    def fix(self) -> str:
+        number = self.name.removeprefix("stage")
+        return f"write {{upto: {{vertex: {self.name}}}}} or {{upto: {{stage: {number}}}}}"
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownStageError(GraphError):
+    """A stage that this model does not have."""
+
+    slug: ClassVar[str] = "unknown-stage"
+
+    model: str
+    name: str
+    stages: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"base model '{self.model}' has no {self.name}"
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": f"one of: {listed(self.stages) or 'no stages here'}"}
+
+    def fix(self) -> str:
+        return (
+            f"write {self.stages[-1]}" if self.stages else "freeze up to a vertex, `head` or `none`"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class NotSplittableError(GraphError):
+    """A value crosses the freeze point that a cache cannot hold."""
+
+    slug: ClassVar[str] = "not-splittable"
+
+    name: str
+    value: str
+    reason: str
+
+    def headline(self) -> str:
+        return f"the model cannot be split here: '{self.name}' crosses the freeze point"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"{self.value}: {self.reason}", "wanted": "tensors with the batch first"}
+
+    def fix(self) -> str:
+        return "freeze up to the end of a block or a stage"
+
+
+@dataclass(eq=False, kw_only=True)
+class SharedModuleError(GraphError):
+    """One module is called on both sides of the freeze point."""
+
+    slug: ClassVar[str] = "shared-module"
+
+    module: str
+    frozen: str
+    trainable: str
+
+    def headline(self) -> str:
+        return f"module '{self.module}' is used both in the frozen part and outside of it"
+
+    def facts(self) -> dict[str, str]:
+        return {"frozen": self.frozen, "trainable": self.trainable}
+
+    def fix(self) -> str:
+        return f"freeze up to '{self.trainable}', or before '{self.frozen}'"
+
+
+@dataclass(eq=False, kw_only=True)
+class NotYetError(GraphError):
+    """A part of the language that this version cannot do."""
+
+    slug: ClassVar[str] = "not-yet"
+
+    what: str
+    instead: str
+
+    def headline(self) -> str:
+        return f"{self.what} is not supported by this version"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.what, "wanted": "a recipe without it; nothing was built"}
+
+    def fix(self) -> str:
+        return self.instead
+
+
+@dataclass(eq=False, kw_only=True)
+class PassBrokePromiseError(TLCompileError):
+    """A pass left the graph in a bad state: our mistake, not the user's."""
+
+    slug: ClassVar[str] = "pass-broke-promise"
+
+    name: str
+    promise: str
+    ran: Sequence[str]
+
+    def headline(self) -> str:
+        return f"pass '{self.name}' left the graph in a bad state"
+
+    def facts(self) -> dict[str, str]:
+        return {"promise": self.promise, "ran": " > ".join(self.ran)}
+
+    def fix(self) -> str:
+        return "this is a bug in tlcompile: report it with the recipe"
