@@ -1,1 +1,1 @@
-
+"""The base model as data. With passes/, the only users of torch.fx."""

@@ -51,7 +51,7 @@ class _Tracer(fx.Tracer):
             return True
         if super().is_leaf_module(m, module_qualified_name):
             return True
-        # A subclass of one torch.nn layer (LayerNorm2d) bakes sizes into a graph; as a leaf it can be resized.
+        # A subclass of a torch.nn layer (LayerNorm2d) bakes sizes into a graph; a leaf can be resized.
         return _is_layer(m) and not isinstance(m, CONTAINERS)
 
     def call_module(

