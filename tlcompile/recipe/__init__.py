@@ -1,1 +1,1 @@
-
+"""What the user asked for. The only place that knows YAML and Pydantic."""

@@ -1,0 +1,113 @@
+"""Read images as 8-bit tensors, by Pillow alone, and refuse what would be read wrongly."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from tlcompile.errors.data import (
+    TooManyPixelsError,
+    UnreadableImagesError,
+    UnsupportedImageError,
+)
+
+# Pillow knows about 50 formats; each further one is another parser for a stranger's bytes.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+MAX_PIXELS = 89_478_485  # 256 MiB of RGB; Pillow warns there, we stop
+WHITE = (255, 255, 255, 255)
+
+_EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
+_WITH_ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")
+_PIL_MODE = {1: "L", 3: "RGB"}
+
+
+def read_image(path: str | Path, channels: int = 3) -> Tensor:
+    """Read one image upright, as RGB or grey.
+
+    EXIF orientation is applied. Transparent pixels are laid on white, as a page shows them.
+    CMYK, palettes and the like are converted by Pillow, without colour profiles. Of an animation
+    the first frame is read. 16-bit grey is scaled, not clipped.
+
+    Raises:
+        UnreadableImagesError: The file is missing, cut short, damaged or of another format.
+        UnsupportedImageError: 32-bit and floating-point pixels, whose range is not known.
+        TooManyPixelsError: More than `MAX_PIXELS`, by the header, before anything is decoded.
+
+    Shape:
+        out: (channels, H, W) uint8
+    """
+    name = str(path)
+    try:
+        # The first frame only, and never ImageFile.LOAD_TRUNCATED_IMAGES: it fills with grey.
+        with Image.open(path, formats=FORMATS) as image:
+            return _pixels(image, name, channels)
+    except (UnsupportedImageError, TooManyPixelsError):
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
+        raise TooManyPixelsError(path=name, size="too many", limit=MAX_PIXELS) from cause
+    except FileNotFoundError as cause:
+        raise UnreadableImagesError(images=((name, "there is no such file"),)) from cause
+    except Exception as cause:  # Pillow's parsers raise nearly every type on damaged bytes.
+        raise UnreadableImagesError(images=((name, _reason(cause)),)) from cause
+
+
+def check_images(paths: Iterable[str | Path], workers: int) -> None:
+    """Decode every file, for `verify()` alone misses cut files, and report all bad ones at once.
+
+    Raises:
+        UnreadableImagesError: At least one file is bad; holds them all, in the order given.
+    """
+    paths = list(paths)
+    with ThreadPoolExecutor(max(1, workers)) as pool:
+        reasons = list(pool.map(_trouble, paths))
+    bad = tuple((str(p), r) for p, r in zip(paths, reasons, strict=True) if r is not None)
+    if bad:
+        raise UnreadableImagesError(images=bad)
+
+
+def _trouble(path: str | Path) -> str | None:
+    try:
+        read_image(path)
+    except (UnreadableImagesError, UnsupportedImageError, TooManyPixelsError) as error:
+        return error.reason()
+    return None
+
+
+def _pixels(image: Image.Image, name: str, channels: int) -> Tensor:
+    if image.width * image.height > MAX_PIXELS:
+        size = f"{image.width} x {image.height}"
+        raise TooManyPixelsError(path=name, size=size, limit=MAX_PIXELS)
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16"):
+        return _sixteen_bit(image, channels)
+    if image.mode not in _EIGHT_BIT + _WITH_ALPHA:
+        raise UnsupportedImageError(path=name, mode=image.mode)
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        image = _on_white(image)
+    array = np.array(image.convert(_PIL_MODE[channels]))
+    return torch.from_numpy(array.reshape(image.height, image.width, channels)).permute(2, 0, 1)
+
+
+def _sixteen_bit(image: Image.Image, channels: int) -> Tensor:
+    """Scale 0..65535 to 0..255, rounded; Pillow's own conversion would clip at 255."""
+    array = np.asarray(image).astype(np.uint32)
+    grey = torch.from_numpy(((array + 128) // 257).astype(np.uint8))
+    return grey.expand(channels, -1, -1).contiguous()
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    image = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", image.size, WHITE), image).convert("RGB")
+
+
+def _reason(cause: Exception) -> str:
+    if isinstance(cause, Image.UnidentifiedImageError):
+        return f"it is none of {', '.join(FORMATS)}, or its header is damaged"
+    # Pillow puts the path and addresses into some messages; the first line is the reason.
+    return (str(cause) or type(cause).__name__).splitlines()[0]

@@ -1,0 +1,68 @@
+"""Take away what no output needs, and the weights that nothing uses."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, final
+
+from torch import fx
+
+from tlcompile.errors.edits import DanglingError, NoEffectError
+from tlcompile.graph.model_graph import FRESH, ModelGraph
+from tlcompile.graph.names import name_of
+from tlcompile.graph.program import is_assertion
+from tlcompile.graph.reach import ancestors
+from tlcompile.graph.surgery import delete_unused
+from tlcompile.passes.base import DOOMED, Pass
+
+
+@final
+@dataclass(frozen=True, kw_only=True)
+class DropDeadVertices(Pass):
+    """Erase every vertex that the output does not read, on any path.
+
+    Before: 1. No output reads a removed vertex, and every added vertex is read.
+    After:  1. Every vertex is an ancestor of the output, an input, or an assertion.
+            2. Every weight belongs to a vertex.
+    """
+
+    name: ClassVar[str] = "drop_dead_vertices"
+
+    def apply(self, model_graph: ModelGraph) -> None:
+        """Erase dead vertices from the end to the start."""
+        alive = ancestors([model_graph.output()])
+        self._refuse_dangling(alive)
+        for node in reversed(list(model_graph.graph.nodes)):
+            if node in alive or node.op in ("output", "placeholder"):
+                continue
+            if is_assertion(node) and ancestors([node]) - {node} <= alive:
+                continue
+            if node.meta.get(FRESH) == "added":
+                raise NoEffectError(
+                    line=f"add: {name_of(node)}",
+                    because=f"no output reads '{name_of(node)}'",
+                    instead="name a reader under feeds, or name it under outputs",
+                )
+            model_graph.dropped.setdefault(name_of(node), "nothing reads it any more")
+            model_graph.graph.erase_node(node)
+        delete_unused(model_graph)
+
+    def _refuse_dangling(self, alive: set[fx.Node]) -> None:
+        for node in alive:
+            if DOOMED in node.meta:
+                readers = sorted(
+                    "output" if r.op == "output" else name_of(r)
+                    for r in node.users
+                    if r in alive and DOOMED not in r.meta
+                )
+                if readers:
+                    raise DanglingError(
+                        removed=name_of(node), readers=tuple(readers), key=("remove", name_of(node))
+                    )
+
+    def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
+        """Yield vertices that are removed and still there."""
+        for node in model_graph.vertices():
+            if DOOMED in node.meta:
+                yield f"the removed '{name_of(node)}' is gone"

@@ -1,0 +1,57 @@
+"""The sections `data` and `features`: which images, and what is computed from them once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict, model_validator
+
+from tlcompile.recipe.fields import Fraction, Names, Positive, Section, Seed, Text
+
+Dataset = Literal["digits", "flower_photos", "hymenoptera"]
+Augmentation = Literal[
+    "random_resized_crop", "horizontal_flip", "vertical_flip", "color_jitter", "rotation"
+]
+Augmentations = Annotated[tuple[Augmentation, ...], Strict(False)]
+
+
+class Split(Section):
+    """A share of the images for validation, class by class."""
+
+    val: Fraction = Field(0.2, description="Share of each class.")
+    seed: Seed = Field(0, description="Of the draw.")
+
+
+class Augment(Section):
+    """Random changes to images, a pure function of (seed, epoch, image)."""
+
+    train: Augmentations = Field((), description="On training images.")
+    val: Augmentations = Field((), description="On validation images: a shift of domain.")
+
+
+class Data(Section):
+    """Which images are trained on."""
+
+    folder: Text | None = Field(
+        None, description="Class folders; or train/, val/ (and test/) with class folders in each."
+    )
+    dataset: Dataset | None = Field(None, description="A named data set; `digits` is bundled.")
+    split: Split = Field(Split(), description="Used where there is no val/ folder.")
+    classes: Names | None = Field(None, description="A subset, in this order.")
+    per_class: Positive | None = Field(None, description="Training images a class, drawn by the seed.")
+    augment: Augment = Field(Augment(), description="Random changes to images.")
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Data:
+        if self.folder is not None and self.dataset is not None:
+            raise ValueError("folder and dataset both say where the images are: keep one")
+        return self
+
+
+class Features(Section):
+    """Outputs of the frozen part, computed once for an image."""
+
+    cache: Literal["auto", "off"] = Field("auto", description="Keep them for the run, or compute each epoch.")
+    batch_size: Positive = Field(32, description="Images a pass of the frozen part; part of the result's bits.")
+    precision: Literal["exact"] = Field("exact", description="fp32, equal to the bit to the live model.")
+    views: Positive | None = Field(None, description="Cached augmented views an image.")

@@ -1,0 +1,48 @@
+"""Field types that every section of the recipe uses. A field's text is its help in an editor."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+
+
+class Section(BaseModel):
+    """A mapping of the recipe: frozen, strict, and closed to unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def _as_written(value: Any) -> Any:
+    """Return a number's text: the vertex `1.10` is not the vertex `1.1`."""
+    return getattr(value, "text", value)
+
+
+def _as_list(value: Any) -> Any:
+    """Return one value as a list of one."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Name = Annotated[str, BeforeValidator(_as_written), Field(min_length=1, max_length=200)]
+Names = Annotated[tuple[Name, ...], Strict(False), BeforeValidator(_as_list)]
+Text = Annotated[str, BeforeValidator(_as_written), Field(max_length=4096)]
+Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, le=1e6)]
+NotNegative = Annotated[float, Field(ge=0, le=1e6)]
+Width = Positive | Literal["classes"]
+Pair = Positive | Annotated[tuple[Positive, Positive], Strict(False)]
+CountPair = Count | Annotated[tuple[Count, Count], Strict(False)]
+
+Activation = Literal[
+    "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus",
+    "hardswish", "hardsigmoid", "hardtanh", "tanh", "sigmoid", "softmax", "log_softmax", "identity",
+]  # fmt: skip
+
+Init = Literal[
+    "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal",
+    "orthogonal", "normal", "trunc_normal", "uniform", "zeros", "ones", "eye", "dirac",
+]  # fmt: skip

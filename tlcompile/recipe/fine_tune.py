@@ -1,0 +1,142 @@
+"""The section `fine_tune`: how the trainable part is trained. Every rate has its unit."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, Strict, model_validator
+
+from tlcompile.recipe.fields import (
+    Activation,
+    Init,
+    Name,
+    NotNegative,
+    Positive,
+    Probability,
+    Rate,
+    Section,
+    Seed,
+)
+
+Betas = Annotated[tuple[Probability, Probability], Strict(False)]
+
+
+class _Optimizer(Section):
+    lr: Rate | None = Field(
+        None, description="Learning rate; default 1e-3 where only new layers train, else 1e-4."
+    )
+
+
+class Sgd(_Optimizer):
+    """Stochastic gradient descent."""
+
+    name: Literal["sgd"]
+    momentum: Probability = Field(0.0, description="Weight of the earlier steps.")
+    nesterov: bool = Field(False, description="Look ahead; needs momentum.")
+    weight_decay: NotNegative = Field(0.0, description="L2 penalty added to the gradient.")
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Sgd:
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: true needs a momentum above 0")
+        return self
+
+
+class Adam(_Optimizer):
+    """Adam, with the penalty in the gradient."""
+
+    name: Literal["adam"]
+    betas: Betas = Field((0.9, 0.999), description="Decay of the two running means.")
+    eps: NotNegative = Field(1e-8, description="Added to the denominator.")
+    weight_decay: NotNegative = Field(0.0, description="L2 penalty added to the gradient.")
+
+
+class AdamW(_Optimizer):
+    """Adam with decoupled weight decay."""
+
+    name: Literal["adamw"]
+    betas: Betas = Field((0.9, 0.999), description="Decay of the two running means.")
+    eps: NotNegative = Field(1e-8, description="Added to the denominator.")
+    weight_decay: NotNegative = Field(0.01, description="Share of each weight lost a step, x lr.")
+
+
+class RmsProp(_Optimizer):
+    """RMSprop."""
+
+    name: Literal["rmsprop"]
+    alpha: Probability = Field(0.99, description="Decay of the running mean of squares.")
+    momentum: Probability = Field(0.0, description="Weight of the earlier steps.")
+    eps: NotNegative = Field(1e-8, description="Added to the denominator.")
+    weight_decay: NotNegative = Field(0.0, description="L2 penalty added to the gradient.")
+
+
+AnyOptimizer = Annotated[Sgd | Adam | AdamW | RmsProp, Field(discriminator="name")]
+
+
+class Constant(Section):
+    """The same rate in every epoch."""
+
+    name: Literal["constant"]
+
+
+class Cosine(Section):
+    """From the rate down to zero along half a cosine, epoch by epoch."""
+
+    name: Literal["cosine"]
+
+
+class Step(Section):
+    """Multiplied by gamma after every so many epochs."""
+
+    name: Literal["step"]
+    every: Positive = Field(description="Epochs between two steps.")
+    gamma: Rate = Field(0.1, description="Factor at each step.")
+
+
+AnySchedule = Annotated[Constant | Cosine | Step, Field(discriminator="name")]
+
+
+class EarlyStop(Section):
+    """Stop when the monitored value no longer improves."""
+
+    patience: Positive = Field(5, description="Epochs without improvement.")
+    min_delta: NotNegative = Field(0.0, description="Smallest change that counts.")
+
+
+class Phase(Section):
+    """One phase of progressive unfreezing."""
+
+    name: Name = Field(description="The phase's name.")
+    freeze: object | None = Field(None, description="As the section `freeze`.")
+    epochs: Positive | None = Field(None, description="Passes over the training images.")
+    lr: Rate | None = Field(None, description="Learning rate.")
+    layer_decay: Rate | None = Field(None, description="Factor of the rate a stage nearer the input.")
+    until: object | None = Field(None, description="When to go on.")
+
+
+class FineTune(Section):
+    """How the trainable part is trained."""
+
+    seed: Seed = Field(42, description="Of the new layers, the order of images, augmentation, dropout.")
+    optimizer: AnyOptimizer = Field(AdamW(name="adamw"), description="torch.optim's, by name.")
+    schedule: AnySchedule = Field(Cosine(name="cosine"), description="How the rate changes.")
+    epochs: Positive = Field(10, description="Passes over the training images.")
+    batch_size: Positive = Field(32, description="Images a step, per device.")
+    monitor: Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"] = Field(
+        "val/accuracy", description="Which value names the best epoch; losses fall, accuracies rise."
+    )
+    early_stop: EarlyStop | None = Field(None, description="Stop early; default: never.")
+    label_smoothing: Probability = Field(0.0, description="Share of the target spread over all classes.")
+    clip_norm: Rate | None = Field(None, description="Largest norm of all gradients together.")
+    activation: Activation | None = Field(None, description="Of new layers that name none.")
+    dropout: Probability | None = Field(None, description="Behind new layers that name none.")
+    init: Init = Field("default", description="Of new layers' weights; default: torch's own.")
+    phases: Annotated[tuple[Phase, ...], Strict(False)] | None = Field(
+        None, description="Progressive unfreezing, phase by phase."
+    )
+
+    @model_validator(mode="after")
+    def _epochs_or_phases(self) -> FineTune:
+        if self.phases is not None and "epochs" in self.model_fields_set:
+            raise ValueError("epochs stands beside phases, where it has no effect: each phase has its own")
+        return self
