@@ -96,9 +96,7 @@ class UnknownClassError(DataError):
     place: str
 
     def headline(self) -> str:
-        return (
-            f"class '{one_line(self.names[0])}' of {_path(self.place)} is not a training class"
-        )
+        return f"class '{one_line(self.names[0])}' of {_path(self.place)} is not a training class"
 
     def facts(self) -> dict[str, str]:
         return {
@@ -347,7 +345,8 @@ class ChecksumError(DataError):
         archive = _quoted(self.archive)
         if self.published:
             return f"fetch it again: rm -f {archive}"
-        return f"if you trust the new one, forget the old:\nrm -f {archive} {_quoted(self.archive + '.sha256')}"
+        note = _quoted(f"{self.archive}.sha256")
+        return f"if you trust the new one, forget the old:\nrm -f {archive} {note}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -371,20 +370,19 @@ class UnsafeArchiveError(DataError):
 
 
 @dataclass(eq=False, kw_only=True)
-class DamagedArchiveError(DataError):
-    """An archive ends early or does not decode."""
+class UnpackError(DataError):
+    """An archive ends early, does not decode or does not fit on the disk; nothing is kept."""
 
-    slug: ClassVar[str] = "damaged-archive"
+    slug: ClassVar[str] = "unpack"
 
     archive: str
     cause: str
 
     def headline(self) -> str:
-        return f"archive '{_path(self.archive)}' is damaged"
+        return f"archive '{_path(self.archive)}' cannot be unpacked"
 
     def facts(self) -> dict[str, str]:
         return {"cause": one_line(self.cause, PATH_LIMIT)}
 
     def fix(self) -> str:
-        archive = _quoted(self.archive)
-        return f"fetch it again: rm -f {archive} {_quoted(self.archive + '.sha256')}"
+        return f"fetch it again: rm -f {_quoted(self.archive)}"

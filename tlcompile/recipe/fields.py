@@ -18,13 +18,13 @@ def _as_written(value: Any) -> Any:
     return getattr(value, "text", value)
 
 
-def _as_list(value: Any) -> Any:
+def as_list(value: Any) -> Any:
     """Return one value as a list of one."""
     return value if isinstance(value, list | tuple) else [value]
 
 
 Name = Annotated[str, BeforeValidator(_as_written), Field(min_length=1, max_length=200)]
-Names = Annotated[tuple[Name, ...], Strict(False), BeforeValidator(_as_list)]
+Names = Annotated[tuple[Name, ...], Strict(False), BeforeValidator(as_list)]
 Text = Annotated[str, BeforeValidator(_as_written), Field(max_length=4096)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]

@@ -102,7 +102,9 @@ class FlowReader:
         if not found:
             self.fail(f"the quote {quote} is not closed")
         try:
-            text = found[1].replace("''", "'") if quote == "'" else json.loads(found[0], strict=False)
+            text = (
+                found[1].replace("''", "'") if quote == "'" else json.loads(found[0], strict=False)
+            )
         except json.JSONDecodeError:
             self.fail("the double-quoted text has an unknown escape")
         self.at = found.end()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, PrivateAttr, Strict, model_validator
+from pydantic import BeforeValidator, Field, PrivateAttr, Strict, model_validator
 
 from tlcompile.errors.base import RecipeKey, Span
 from tlcompile.recipe.data import Data, Features
-from tlcompile.recipe.fields import Count, Init, Name, Names, Positive, Section, Text
+from tlcompile.recipe.fields import Count, Init, Name, Names, Positive, Section, Text, as_list
 from tlcompile.recipe.fine_tune import FineTune
 from tlcompile.recipe.layers import AnyLayer
 from tlcompile.recipe.nodes import Mapping, locate
@@ -49,7 +49,7 @@ FreezePoint = VertexPoint | StagePoint | Name
 class Freeze(Section):
     """The freeze point: named vertices and all that they read stop learning."""
 
-    upto: Annotated[tuple[FreezePoint, ...], Strict(False)] = Field(
+    upto: Annotated[tuple[FreezePoint, ...], Strict(False), BeforeValidator(as_list)] = Field(
         ("head",),
         description="Inclusive: vertices, stage1..stage4, `head` (all but the classifier), none, all.",
     )

@@ -14,7 +14,7 @@ import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import yaml
 
@@ -22,8 +22,8 @@ from tlcompile.errors.base import RecipeKey, Span, nearest, raise_problems
 from tlcompile.errors.recipe import (
     DuplicateKeyError,
     FileReason,
-    ForbiddenYaml,
     ForbiddenCharacterError,
+    ForbiddenYaml,
     ForbiddenYamlError,
     RecipeError,
     RecipeFileError,
@@ -172,7 +172,7 @@ class _Builder:
         loader = yaml.SafeLoader(text)
         try:
             while loader.check_event():
-                yield loader.get_event()
+                yield loader.get_event()  # type: ignore[no-untyped-call]
         except yaml.MarkedYAMLError as error:
             raise self._refusal(error) from error
         except (yaml.YAMLError, ValueError, OverflowError) as error:
@@ -197,7 +197,7 @@ class _Builder:
         opened = self._span(begin) if begin and begin is not here else None
         return RecipeSyntaxError(problem=problem, opened=opened, where=where)
 
-    def _span(self, mark: yaml.Mark | None) -> Span:
+    def _span(self, mark: Any) -> Span:
         return Span(self.file, mark.line + 1, mark.column + 1) if mark else Span(self.file, 1, 1)
 
     def _take(self, event: yaml.Event) -> None:

@@ -1,1 +1,1 @@
-
+"""Name -> module, input size, preprocessing, weights, licence."""

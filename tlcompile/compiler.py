@@ -1,0 +1,64 @@
+"""The compiler on one screen: recipe -> base -> graph -> passes -> programs -> model."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import nn
+
+from tlcompile.errors.base import TLCompileError
+from tlcompile.graph.model_graph import ModelGraph, graph_of
+from tlcompile.graph.shapes import record_shapes
+from tlcompile.graph.split import split_frozen
+from tlcompile.model.build import build_model
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.model.weights import fill
+from tlcompile.passes.pipeline import run_passes
+from tlcompile.passes.plan import passes_for
+from tlcompile.recipe.schema import Recipe
+from tlcompile.zoo.base import BaseModel, base_from_module
+from tlcompile.zoo.open import open_base
+
+PLACEHOLDER_CLASSES = 2  # where the number of classes is not known and only shapes matter
+
+
+def compile_recipe(
+    recipe: Recipe, base: nn.Module | None = None, *, num_classes: int = PLACEHOLDER_CLASSES
+) -> CompiledModel:
+    """Compile a recipe into a module with its weights loaded.
+
+    Args:
+        recipe: What the user asked for.
+        base: Your own module instead of `base.model`; it is copied first and never changed.
+        num_classes: Classes of the data, for `out: classes` and `head: auto`.
+
+    Raises:
+        GraphError: The recipe does not fit the base model.
+        WeightsError: The weights do not fit, or cannot be had.
+    """
+    if base is not None:
+        opened = base_from_module(copy.deepcopy(base), recipe.base.size)
+    else:
+        opened = open_base(recipe, load=True)
+    model_graph, model = _compile(recipe, opened, num_classes)
+    fill(model, model_graph, opened.module)
+    return model
+
+
+def prove_recipe(recipe: Recipe, *, num_classes: int = PLACEHOLDER_CLASSES) -> CompiledModel:
+    """Compile a recipe without weights and data; every tensor of the result lives on meta."""
+    return _compile(recipe, open_base(recipe, load=False), num_classes)[1]
+
+
+def _compile(
+    recipe: Recipe, opened: BaseModel, num_classes: int
+) -> tuple[ModelGraph, CompiledModel]:
+    model_graph = graph_of(opened.module, opened.name, {"x": opened.sample_shape})
+    record_shapes(model_graph)
+    try:
+        run_passes(model_graph, passes_for(recipe, model_graph, num_classes))
+        record_shapes(model_graph)
+        split = split_frozen(model_graph)
+    except TLCompileError as error:
+        raise error.at(recipe.where(error.key)) from error.__cause__
+    return model_graph, build_model(model_graph, split)

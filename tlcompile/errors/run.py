@@ -1,0 +1,277 @@
+"""The machine, the disk or the run does not fit: the user changes where or how it runs."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tlcompile.errors.base import TLCompileError, listed, one_line
+
+PATH_LIMIT = 400  # characters; a shortened path cannot be pasted
+IO_ERROR = 74  # the exit status EX_IOERR of sysexits.h
+
+
+def _path(path: Path) -> str:
+    return one_line(path, PATH_LIMIT)
+
+
+def _quoted(path: Path) -> str:
+    return shlex.quote(_path(path))
+
+
+@dataclass(eq=False, kw_only=True)
+class RunError(TLCompileError):
+    """The machine, the disk or the run does not fit."""
+
+
+# The disk
+
+
+@dataclass(eq=False, kw_only=True)
+class DiskFullError(RunError):
+    """A file does not fit on its disk or into its quota; `free_bytes` is None where nobody knows."""
+
+    slug: ClassVar[str] = "disk-full"
+    exit_code: ClassVar[int] = IO_ERROR
+
+    path: Path
+    needed_bytes: int
+    free_bytes: int | None
+
+    def headline(self) -> str:
+        return f"there is no room to write '{_path(self.path)}'"
+
+    def facts(self) -> dict[str, str]:
+        free = "unknown" if self.free_bytes is None else f"{self.free_bytes:,} bytes"
+        return {"needed": f"{self.needed_bytes:,} bytes", "free": free, "kept": "what was there"}
+
+    def fix(self) -> str:
+        return (
+            "free some room (`tlcompile cache` lists what may go), or write to another disk with "
+            "--output-dir; then run the same command again: it goes on from the last checkpoint"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
+class NoPermissionError(RunError):
+    """A file or folder may not be written or read by this user."""
+
+    slug: ClassVar[str] = "no-permission"
+    exit_code: ClassVar[int] = IO_ERROR
+
+    path: Path
+
+    def headline(self) -> str:
+        return f"no permission for '{_path(self.path)}'"
+
+    def fix(self) -> str:
+        return f"see who may: ls -ld {_quoted(self.path.parent)}; or choose another --output-dir"
+
+
+@dataclass(eq=False, kw_only=True)
+class WriteFailedError(RunError):
+    """The operating system refused a write for a reason other than room or permission."""
+
+    slug: ClassVar[str] = "write-failed"
+    exit_code: ClassVar[int] = IO_ERROR
+
+    path: Path
+    reason: str
+
+    def headline(self) -> str:
+        return f"'{_path(self.path)}' could not be written"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": one_line(self.reason, PATH_LIMIT), "kept": "what was there"}
+
+    def fix(self) -> str:
+        return "look at the disk (dmesg, df), then run the same command again, or elsewhere"
+
+
+@dataclass(eq=False, kw_only=True)
+class DamagedFileError(RunError):
+    """A file is not what was written: its size or its SHA-256 differs, or it is gone."""
+
+    slug: ClassVar[str] = "damaged-file"
+    exit_code: ClassVar[int] = IO_ERROR
+
+    path: Path
+    expected: str
+    found: str
+
+    def headline(self) -> str:
+        return f"'{_path(self.path)}' is not the file that was written"
+
+    def facts(self) -> dict[str, str]:
+        limit = PATH_LIMIT
+        return {"expected": one_line(self.expected, limit), "found": one_line(self.found, limit)}
+
+    def fix(self) -> str:
+        folder = self.path.parent
+        return f"move it aside and run again: mv {_quoted(folder)} {_quoted(folder)}.damaged"
+
+
+# The machine and the training
+
+
+@dataclass(eq=False, kw_only=True)
+class NoDeviceError(RunError):
+    """The device that was asked for is not in this machine."""
+
+    slug: ClassVar[str] = "no-device"
+
+    wanted: str
+    available: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"this machine has no device '{one_line(self.wanted)}'"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": listed(self.available)}
+
+    def fix(self) -> str:
+        return f"run with --device {self.available[0] if self.available else 'cpu'}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NotFiniteLossError(RunError):
+    """The loss became NaN or infinite; `first_layer` is where the first such value was seen."""
+
+    slug: ClassVar[str] = "not-finite-loss"
+
+    epoch: int
+    step: int
+    lr: float
+    first_layer: str | None
+
+    def headline(self) -> str:
+        return f"the loss is not finite at epoch {self.epoch}, step {self.step}"
+
+    def facts(self) -> dict[str, str]:
+        seen = {"seen in": f"'{self.first_layer}'"} if self.first_layer is not None else {}
+        return {"lr": f"{self.lr:g}", **seen, "kept": "the weights of the last checkpoint"}
+
+    def fix(self) -> str:
+        return f"learn more slowly: fine_tune.optimizer.lr={self.lr / 10:g}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NothingTrainsError(RunError):
+    """Every parameter is frozen, so there is nothing to train; `frozen` is how many there are."""
+
+    slug: ClassVar[str] = "nothing-trains"
+    exit_code: ClassVar[int] = 2
+
+    frozen: int
+
+    def headline(self) -> str:
+        return f"nothing trains: all {self.frozen:,} parameters are frozen"
+
+    def fix(self) -> str:
+        return "freeze less: write freeze: {upto: head}"
+
+
+# Runs, sweeps and bundles
+
+
+@dataclass(eq=False, kw_only=True)
+class RunFolderError(RunError):
+    """A folder holds another run than the one that wants it."""
+
+    slug: ClassVar[str] = "run-folder"
+    exit_code: ClassVar[int] = 2
+
+    path: Path
+    found: str
+    wanted: str
+
+    def headline(self) -> str:
+        return f"'{_path(self.path)}' holds another run"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": one_line(self.found), "wanted": one_line(self.wanted)}
+
+    def fix(self) -> str:
+        return "choose another folder with --output-dir, or give the recipe another name"
+
+
+@dataclass(eq=False, kw_only=True)
+class SweepFailedError(RunError):
+    """Some points of a sweep failed; the others are done and stay."""
+
+    slug: ClassVar[str] = "sweep-failed"
+
+    failed: int
+    total: int
+
+    def headline(self) -> str:
+        return f"{self.failed} of {self.total} points failed"
+
+    def facts(self) -> dict[str, str]:
+        return {"kept": f"{self.total - self.failed} points are done; manifest.csv has each error"}
+
+    def fix(self) -> str:
+        return "mend the cause and run the same command again: points that are done are skipped"
+
+
+@dataclass(eq=False, kw_only=True)
+class DuplicatePointError(RunError):
+    """Points of a sweep are the same recipe once they are composed."""
+
+    slug: ClassVar[str] = "duplicate-point"
+    exit_code: ClassVar[int] = 2
+
+    points: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"{len(self.points)} points of the sweep are the same recipe"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": listed([one_line(point) for point in self.points])}
+
+    def fix(self) -> str:
+        drop = one_line(self.points[-1]) if self.points else "all but one"
+        return f"keep one of them: drop {drop}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NotABundleError(RunError):
+    """A folder lacks files that every saved bundle has."""
+
+    slug: ClassVar[str] = "not-a-bundle"
+    exit_code: ClassVar[int] = 2
+
+    path: Path
+    missing: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"'{_path(self.path)}' is not a saved bundle"
+
+    def facts(self) -> dict[str, str]:
+        return {"missing": listed(self.missing)}
+
+    def fix(self) -> str:
+        return "name the bundle/ folder of a finished run: runs/<name>/bundle"
+
+
+@dataclass(eq=False, kw_only=True)
+class StaleResumeError(RunError):
+    """An unfinished run was begun under other data, versions or devices."""
+
+    slug: ClassVar[str] = "stale-resume"
+
+    path: Path
+    differs: str
+    then: str
+    now: str
+
+    def headline(self) -> str:
+        return f"'{_path(self.path)}' cannot go on: {one_line(self.differs)} is not what it was"
+
+    def facts(self) -> dict[str, str]:
+        return {"then": one_line(self.then), "now": one_line(self.now)}
+
+    def fix(self) -> str:
+        return "bring back what it was, or start anew beside it: --again"

@@ -1,0 +1,147 @@
+"""Tensors do not fit, or cannot be had."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tlcompile.errors.base import TLCompileError, did_you_mean, listed, nearest
+
+
+@dataclass(eq=False, kw_only=True)
+class WeightsError(TLCompileError):
+    """Tensors do not fit, or cannot be had."""
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownModelError(WeightsError):
+    """A base model that the zoo does not have."""
+
+    slug: ClassVar[str] = "unknown-model"
+    exit_code: ClassVar[int] = 2
+
+    name: str
+    models: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"the zoo has no base model '{self.name}'"
+
+    def facts(self) -> dict[str, str]:
+        near = nearest(self.name, self.models)
+        return {"found": f"'{self.name}'", "wanted": listed(near or self.models)}
+
+    def fix(self) -> str:
+        return did_you_mean(self.name, self.models, "`tlcompile zoo` lists them all")
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownWeightsError(WeightsError):
+    """Weights that this base model does not have."""
+
+    slug: ClassVar[str] = "unknown-weights"
+    exit_code: ClassVar[int] = 2
+
+    model: str
+    name: str
+    weights: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"base model '{self.model}' has no weights '{self.name}'"
+
+    def facts(self) -> dict[str, str]:
+        known = ("default", "none", *self.weights)
+        return {"found": f"'{self.name}'", "wanted": f"{listed(known)}, or a file's path"}
+
+    def fix(self) -> str:
+        see = "write default; a file ends in .safetensors or .pth"
+        return did_you_mean(self.name, self.weights, see)
+
+
+@dataclass(eq=False, kw_only=True)
+class RandomFrozenError(WeightsError):
+    """A base without weights is frozen: random features that never learn."""
+
+    slug: ClassVar[str] = "random-and-frozen"
+    exit_code: ClassVar[int] = 2
+
+    model: str
+
+    def headline(self) -> str:
+        return f"'{self.model}' has no weights and is frozen"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": "base.weights: none, and a freeze point",
+            "wanted": "pretrained weights under what is frozen, or nothing frozen",
+        }
+
+    def fix(self) -> str:
+        return "write freeze: none, or base: {weights: default}"
+
+
+@dataclass(eq=False, kw_only=True)
+class WeightsFileError(WeightsError):
+    """A file of weights that is missing or cannot be read safely."""
+
+    slug: ClassVar[str] = "weights-file"
+
+    path: str
+    reason: str
+    near: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        return f"weights file '{self.path}' cannot be read"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": self.reason,
+            "wanted": "a .safetensors file, or a .pth that holds tensors alone",
+        }
+
+    def fix(self) -> str:
+        return did_you_mean(self.path, self.near, "check the path, and how the file was saved")
+
+
+@dataclass(eq=False, kw_only=True)
+class WeightsMismatchError(WeightsError):
+    """A file's tensors are not the base model's."""
+
+    slug: ClassVar[str] = "weights-mismatch"
+
+    source: str
+    model: str
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shapes: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"the tensors of '{self.source}' are not those of '{self.model}'"
+
+    def facts(self) -> dict[str, str]:
+        rows = {"missing": self.missing, "unexpected": self.unexpected, "shapes": self.shapes}
+        return {name: listed(values, 4) for name, values in rows.items() if values}
+
+    def fix(self) -> str:
+        return f"name the base.model that the file was saved from; '{self.model}' is another"
+
+
+@dataclass(eq=False, kw_only=True)
+class NoDownloadError(WeightsError):
+    """Weights that have to be downloaded, and could not be."""
+
+    slug: ClassVar[str] = "no-download"
+    exit_code: ClassVar[int] = 74
+
+    model: str
+    weights: str
+    url: str
+    reason: str
+
+    def headline(self) -> str:
+        return f"weights '{self.weights}' of '{self.model}' could not be downloaded"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.reason, "from": self.url}
+
+    def fix(self) -> str:
+        return "connect to the network once, or name a file: base: {weights: path/to/file.pth}"

@@ -1,0 +1,208 @@
+"""The compiled model: an nn.Module whose tensors have the base's names, and whose freeze holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlcompile.graph.program import Program
+from tlcompile.graph.split import Boundary
+
+WHOLE, TRAIN, PREFIX, SUFFIX = "whole", "train", "prefix", "suffix"
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """One tensor of the compiled model.
+
+    Attributes:
+        name: In the state dict; the base's name, or `<added layer>.weight`.
+        shape: Its sizes.
+        origin: kept, added or replaced.
+        state: frozen or trains; buffers of trainable layers move too.
+        kind: parameter or buffer.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    origin: str
+    state: str
+    kind: str
+
+
+@dataclass(frozen=True)
+class VertexRow:
+    """One vertex of the compiled model, in the order of computation.
+
+    Attributes:
+        name: Its qualified name.
+        kind: Its module's class, or its operation.
+        shape: What it computes; N is the batch.
+        reads: The vertices that it reads.
+        num_parameters: Of its own.
+        origin: kept, added or replaced.
+        frozen: Whether it learns nothing.
+    """
+
+    name: str
+    kind: str
+    shape: str
+    reads: tuple[str, ...]
+    num_parameters: int
+    origin: str
+    frozen: bool
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the compiler did, vertex by vertex: data for tables, without the graph.
+
+    Attributes:
+        model: The base's name.
+        vertices: In the order of computation.
+        outputs: Vertices that are returned.
+        dropped: Vertices that were taken away, with the reason.
+        notes: Sentences for the plan.
+        sample_shapes: Shape of one sample of each input, without the batch.
+    """
+
+    model: str
+    vertices: tuple[VertexRow, ...]
+    outputs: tuple[str, ...]
+    dropped: dict[str, str]
+    notes: tuple[str, ...]
+    sample_shapes: dict[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """What is frozen, by name.
+
+    Attributes:
+        modules: Modules that stay in eval mode.
+        tensors: Parameters and buffers that never move.
+    """
+
+    modules: frozenset[str]
+    tensors: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The programs over the module tree, by name."""
+
+    programs: dict[str, Program]
+    boundary: tuple[Boundary, ...] = ()
+    cache: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
+
+    def __call__(self, name: str, root: nn.Module, *inputs: Any) -> Any:
+        """Run one program on the tree."""
+        if name not in self.cache:
+            self.cache[name] = self.programs[name].function()
+        return self.cache[name](root, *inputs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Parts:
+        return self  # text and functions of text; nothing here belongs to one model
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Parts, (self.programs, self.boundary)  # compiled functions do not pickle
+
+
+class CompiledModel(nn.Module):
+    """The base after its edits. Verified by construction.
+
+    It adopts the base's module tree at its own top level, so names and order of the state dict are
+    the base's whatever the freeze point. `train()` keeps frozen modules in eval mode; deepcopy and
+    pickle keep that.
+
+    Attributes:
+        frozen: What is frozen, by name.
+        origins: Origin of each tensor that is not kept: added or replaced.
+        summary: What the compiler did.
+    """
+
+    def __init__(
+        self,
+        tree: nn.Module,
+        parts: Parts,
+        frozen: Frozen,
+        origins: dict[str, str],
+        summary: Summary,
+    ) -> None:
+        super().__init__()
+        # Programs run on this bare root, whose dicts are ours: a child called `prefix` hides nothing.
+        root = nn.Module()
+        for owner in (self, root):
+            owner._parameters = tree._parameters
+            owner._buffers = tree._buffers
+            owner._modules = tree._modules
+            owner._non_persistent_buffers_set = tree._non_persistent_buffers_set
+        object.__setattr__(self, "_root", root)
+        self._parts = parts
+        self.frozen = frozen
+        self.origins = origins
+        self.summary = summary
+        self.hold_freeze()
+        self.train(self.training)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute what the base computes after its edits; `training` decides the mode."""
+        name = TRAIN if self.training and TRAIN in self._parts.programs else WHOLE
+        return self._parts(name, self._root, *inputs)
+
+    def train(self, mode: bool = True) -> CompiledModel:
+        """Set the mode of the trainable part; frozen modules stay in eval mode."""
+        super().train(mode)
+        if hasattr(self, "frozen"):
+            for name in self.frozen.modules:
+                self.get_submodule(name).eval()
+        return self
+
+    def hold_freeze(self) -> None:
+        """Set which parameters want a gradient; called again after tensors are exchanged."""
+        for name, parameter in self.named_parameters(remove_duplicate=False):
+            parameter.requires_grad_(name not in self.frozen.tensors)
+
+    @property
+    def boundary(self) -> tuple[Boundary, ...]:
+        """The tensors between prefix and suffix; empty where nothing is frozen."""
+        return self._parts.boundary
+
+    def prefix(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Run the frozen part, without gradients.
+
+        Shape:
+            in: as the model.  out: one tensor (N, *shape) for each entry of `boundary`.
+        """
+        with torch.no_grad():
+            computed: tuple[Tensor, ...] = self._parts(PREFIX, self._root, *inputs)
+        return computed
+
+    def suffix(self, *boundary: Tensor) -> Any:
+        """Run the trainable part on boundary tensors; `suffix(*prefix(x))` equals the model."""
+        if not self._parts.boundary:
+            return self(*boundary)
+        return self._parts(SUFFIX, self._root, *boundary)
+
+    def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """Yield the parameters that learn, by name."""
+        return ((name, p) for name, p in self.named_parameters() if name not in self.frozen.tensors)
+
+    def tensors(self) -> list[TensorRow]:
+        """Return every tensor with its origin and state, in the order of the state dict."""
+        parameters = dict(self.named_parameters(remove_duplicate=False))
+        return [
+            TensorRow(
+                name,
+                tuple(tensor.shape),
+                self.origins.get(name, "kept"),
+                "frozen" if name in self.frozen.tensors else "trains",
+                "parameter" if name in parameters else "buffer",
+            )
+            for name, tensor in self.state_dict().items()
+        ]
+

@@ -1,0 +1,240 @@
+"""Pydantic's findings as our errors, each with its place in the file or on the command line."""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
+
+from tlcompile.errors.base import RecipeKey
+from tlcompile.errors.recipe import RecipeError
+from tlcompile.errors.schema import (
+    BadValueError,
+    ChoiceError,
+    MissingKeyError,
+    RuleError,
+    UnknownKeyError,
+)
+from tlcompile.recipe.nodes import Mapping, Node, Sequence, locate
+from tlcompile.recipe.schema import Recipe
+
+_WANTED = {
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "text",
+    "bool_type": "true or false",
+    "dict_type": "a mapping {key: value}",
+    "model_type": "a mapping {key: value}",
+    "model_attributes_type": "a mapping {key: value}",
+    "tuple_type": "a list [a, b]",
+    "finite_number": "a finite number",
+    "none_required": "nothing",
+}
+
+
+def problems_of(cause: ValidationError, root: Mapping) -> Iterator[RecipeError]:
+    """Yield one error for each wrong place; the alternatives of a union count as one."""
+    places: dict[RecipeKey, list[Any]] = {}
+    for finding in _likely(cause.errors(include_url=False)):
+        key = _in_tree(root, finding)
+        places.setdefault(key, []).append(finding)
+    for key, found in places.items():
+        yield _error(root, key, found)
+
+
+def _likely(findings: list[Any]) -> list[Any]:
+    """Of a union of sections, keep what is said of the alternative that was likely meant."""
+    unions: dict[tuple[Any, ...], dict[Any, list[Any]]] = {}
+    for finding in findings:
+        at = next((i for i, part in enumerate(finding["loc"]) if _is_section(part)), None)
+        if at is not None:
+            loc = finding["loc"]
+            unions.setdefault(loc[:at], {}).setdefault(loc[at], []).append(finding)
+    dropped: list[Any] = []
+    for loc, branches in unions.items():
+        others = [f for f in findings if f["loc"][: len(loc)] == loc and f["loc"] != loc]
+        inside = [f for branch in branches.values() for f in branch]
+        meant = max(branches.values(), key=lambda b: (sum(map(_is_plain, b)), -len(b)))
+        if all(f["type"] in _NOT_A_SECTION for f in inside):
+            dropped += inside
+        else:
+            dropped += [f for f in others if f not in meant]
+    return [finding for finding in findings if finding not in dropped]
+
+
+_NOT_A_SECTION = ("model_type", "model_attributes_type", "dict_type")
+
+
+def _is_section(part: int | str) -> bool:
+    return isinstance(part, str) and part in {"VertexPoint", "StagePoint"}
+
+
+def _is_plain(finding: Any) -> bool:
+    return finding["type"] not in ("missing", "extra_forbidden")
+
+
+def _in_tree(root: Node, finding: Any) -> RecipeKey:
+    """Drop elements that the file has no level for: union tags, names of alternatives."""
+    loc = finding["loc"]
+    node: Node | None = root
+    key: list[int | str] = []
+    for element in loc:
+        if isinstance(node, Mapping) and str(element) in node.items:
+            node = node.items[str(element)].value
+            key.append(str(element))
+        elif isinstance(node, Sequence) and element in range(len(node.items)):
+            node = node.items[int(element)]
+            key.append(element)
+    if finding["type"] == "missing":
+        key.append(str(loc[-1]))
+    if finding["type"] == "union_tag_invalid":
+        key.append(_tag(finding))
+    return tuple(key)
+
+
+def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
+    first = found[0]
+    kinds = {finding["type"] for finding in found}
+    name = ".".join(map(str, key))
+    where = locate(root, key, want_key=kinds <= {"extra_forbidden"})
+    place: dict[str, Any] = {"key": key, "where": where}
+    if kinds == {"extra_forbidden"}:
+        known = tuple(dict.fromkeys(k for f in found for k in keys_at(f["loc"][:-1])))
+        section, last = ".".join(map(str, key[:-1])), str(key[-1])
+        belongs = tuple(path for path in paths_of(last) if path != name)
+        return UnknownKeyError(name=last, section=section, known=known, belongs=belongs, **place)
+    if kinds == {"missing"}:
+        section, last = ".".join(map(str, key[:-1])), str(key[-1])
+        return MissingKeyError(name=last, section=section, meaning=_meaning(first["loc"]), **place)
+    if kinds == {"value_error"}:
+        return RuleError(name=name, rule=str(first["ctx"]["error"]), **place)
+    if kinds == {"union_tag_invalid"} or kinds == {"literal_error"}:
+        choices = tuple(dict.fromkeys(c for f in found for c in _choices(f)))
+        return ChoiceError(name=name, found=_shown(first), choices=choices, **place)
+    if kinds == {"union_tag_not_found"}:
+        meaning = "says which kind it is"
+        return MissingKeyError(name=_tag(first), section=name, meaning=meaning, **place)
+    wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in found if _is_plain(finding)))
+    words = tuple(w for f in found if f["type"] == "literal_error" for w in _choices(f))
+    return BadValueError(
+        name=name,
+        found=_shown(first),
+        wanted=wanted,
+        words=words,
+        meaning=_meaning(first["loc"]),
+        **place,
+    )
+
+
+def _tag(finding: Any) -> str:
+    """Return the key by which Pydantic tells the members of a union apart."""
+    return str(finding.get("ctx", {}).get("discriminator", "")).strip("'")
+
+
+def _shown(finding: Any) -> str:
+    value = finding["input"]
+    if isinstance(value, dict):
+        value = value.get(_tag(finding), value)
+    return str(getattr(value, "text", value)) if not isinstance(value, dict) else "a mapping"
+
+
+def _choices(finding: Any) -> tuple[str, ...]:
+    context = finding["ctx"]
+    text = context.get("expected_tags") or context.get("expected") or ""
+    return tuple(part.strip(" '") for part in text.replace(" or ", ", ").split(","))
+
+
+def _wanted(finding: Any) -> str:
+    kind, context = finding["type"], finding.get("ctx", {})
+    limits = {"greater_than": "above", "greater_than_equal": "at least",
+              "less_than": "below", "less_than_equal": "at most"}  # fmt: skip
+    if kind in limits:
+        return f"a number {limits[kind]} {next(iter(context.values()))}"
+    if kind == "literal_error":
+        return " or ".join(_choices(finding))
+    if kind in _WANTED:
+        return _WANTED[kind]
+    message: str = finding["msg"]
+    return message.removeprefix("Input should be ").removeprefix("Value error, ")
+
+
+def _meaning(loc: tuple[int | str, ...]) -> str:
+    for model in _models_at(loc[:-1]):
+        for name, field in model.model_fields.items():
+            if loc[-1] in (name, field.alias):
+                return field.description or ""
+    return ""
+
+
+def keys_at(loc: tuple[int | str, ...]) -> tuple[str, ...]:
+    """Return the keys of the section at a place of Pydantic's."""
+    return tuple(
+        field.alias or name
+        for model in _models_at(loc)
+        for name, field in model.model_fields.items()
+    )
+
+
+def _models_at(loc: tuple[int | str, ...]) -> list[type[BaseModel]]:
+    """Walk the schema along a place; a union's tag or alternative chooses among its members."""
+    current: list[Any] = [Recipe]
+    for element in loc:
+        models = [m for kind in current for m in _members(kind)]
+        chosen = [m for m in models if element in _tags(m)]
+        if chosen:
+            current = list(chosen)
+            continue
+        fields = [
+            field.annotation
+            for model in models
+            for name, field in model.model_fields.items()
+            if element in (name, field.alias)
+        ]
+        current = fields or [v for kind in current for v in _values(kind)] or current
+    return [m for kind in current for m in _members(kind)]
+
+
+def _tags(model: type[BaseModel]) -> set[Any]:
+    """Return the words by which Pydantic names this member of a union."""
+    tags: set[Any] = {model.__name__}
+    for name in ("layer", "name"):
+        field = model.model_fields.get(name)
+        if field is not None and get_origin(field.annotation) is typing.Literal:
+            tags |= set(get_args(field.annotation))
+    return tags
+
+
+def _members(kind: Any) -> list[type[BaseModel]]:
+    """Return the sections inside a type, unions and annotations opened."""
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        return [kind]
+    if get_origin(kind) in (typing.Union, types.UnionType, typing.Annotated, tuple):
+        return [m for part in get_args(kind) for m in _members(part)]
+    return []
+
+
+def _values(kind: Any) -> list[Any]:
+    """Return the value types of mappings inside a type."""
+    if get_origin(kind) is dict:
+        return [get_args(kind)[1]]
+    return [v for part in get_args(kind) for v in _values(part)]
+
+
+def paths_of(name: str) -> list[str]:
+    """Return where in a recipe a key of this name would belong."""
+    return [path for path in _all_paths(Recipe, "") if path.rsplit(".", 1)[-1] == name]
+
+
+def _all_paths(model: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in model.model_fields.items():
+        path = f"{prefix}{field.alias or name}"
+        yield path
+        seen: set[str] = set()
+        for member in _members(field.annotation):
+            for inner in _all_paths(member, f"{path}."):
+                if inner not in seen:
+                    seen.add(inner)
+                    yield inner

@@ -1,0 +1,45 @@
+"""What the zoo gives: a module with what one must know to use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from tlcompile.zoo.preprocessing import Preprocessing
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; torchvision's references
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model, ready to be compiled.
+
+    Attributes:
+        name: In the zoo, or the class of a user's own module.
+        module: With real tensors; they are garbage where `loaded` is false.
+        sample_shape: Of one image, (channels, height, width).
+        preprocessing: From an image to that shape.
+        weights: What was loaded: a name, a path, or "none".
+        loaded: Whether the tensors are the weights' own.
+        licence: One line, where the source states one.
+        num_classes: Width of its own classifier; None where unknown.
+    """
+
+    name: str
+    module: nn.Module
+    sample_shape: tuple[int, ...]
+    preprocessing: Preprocessing
+    weights: str
+    loaded: bool
+    licence: str
+    categories: tuple[str, ...] = ()
+
+
+def base_from_module(module: nn.Module, size: int | None, channels: int = 3) -> BaseModel:
+    """Wrap a user's own module; images are square, ImageNet's statistics normalise them."""
+    side = size or 224
+    preprocessing = Preprocessing(side, side, IMAGENET_MEAN, IMAGENET_STD, "bilinear", channels)
+    name = type(module).__name__
+    return BaseModel(name, module, (channels, side, side), preprocessing, "given", True, "yours")

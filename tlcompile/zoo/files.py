@@ -1,0 +1,55 @@
+"""Read tensors from a file, without running anything that the file says."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+
+from tlcompile.errors.base import nearest
+from tlcompile.errors.weights import WeightsFileError
+
+SUFFIXES = (".safetensors", ".pth", ".pt")
+
+
+def is_file(weights: str) -> bool:
+    """Tell a path from a name of the zoo."""
+    return weights.endswith(SUFFIXES) or "/" in weights or "\\" in weights
+
+
+def read_tensors(path: str) -> dict[str, torch.Tensor]:
+    """Read a .safetensors file, or a .pth with tensors alone (`weights_only`).
+
+    Raises:
+        WeightsFileError: It is missing, damaged, or holds more than tensors.
+    """
+    file = Path(path).expanduser()
+    if not file.is_file():
+        raise _missing(file)
+    try:
+        if file.suffix == ".safetensors":
+            return dict(load_file(file))
+        found = torch.load(file, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as cause:
+        raise WeightsFileError(path=path, reason=_first_line(cause)) from cause
+    if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
+        found = found["state_dict"]
+    if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
+        raise WeightsFileError(path=path, reason="it holds something else than named tensors")
+    return found
+
+
+def _missing(file: Path) -> WeightsFileError:
+    if not file.parent.is_dir():
+        return WeightsFileError(path=str(file), reason=f"there is no folder '{file.parent}'")
+    others = [str(file.parent / other.name) for other in sorted(file.parent.iterdir())]
+    near = tuple(nearest(str(file), others))
+    return WeightsFileError(path=str(file), reason="there is no such file", near=near)
+
+
+def _first_line(cause: BaseException) -> str:
+    text = str(cause).strip().splitlines()
+    return text[0][:200] if text else type(cause).__name__

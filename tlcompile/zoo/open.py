@@ -1,0 +1,52 @@
+"""Open the base that a recipe names: the one door to the zoo."""
+
+from __future__ import annotations
+
+import torch
+
+from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.weights import RandomFrozenError, UnknownModelError
+from tlcompile.recipe.schema import Recipe
+from tlcompile.zoo import bundled
+from tlcompile.zoo.base import BaseModel
+from tlcompile.zoo.torchvision import model_names, open_torchvision
+
+
+def all_model_names() -> list[str]:
+    """Return every name that `base.model` takes."""
+    return [bundled.NAME, *model_names()]
+
+
+def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
+    """Open the base of a recipe.
+
+    Args:
+        recipe: Its `base`, `freeze` and `fine_tune.seed` are read.
+        load: Whether real weights are wanted; without, nothing is downloaded or read.
+
+    Raises:
+        UnknownModelError: The zoo has no such model.
+        RandomFrozenError: No weights, and something is frozen.
+        WeightsError: The weights do not fit or cannot be had.
+    """
+    base = recipe.base
+    name = base.model or ""
+    try:
+        if name not in all_model_names():
+            raise UnknownModelError(
+                name=name, models=tuple(all_model_names()), key=("base", "model")
+            )
+        if base.weights == "none" and recipe.freeze.upto != ("none",):
+            raise RandomFrozenError(model=name, key=("base", "weights"))
+        return _open(name, base.weights, base.size, recipe.fine_tune.seed, load)
+    except TLCompileError as error:
+        error.key = error.key or ("base", "weights")
+        raise error.at(recipe.where(error.key)) from error.__cause__
+
+
+def _open(name: str, weights: str, size: int | None, seed: int, load: bool) -> BaseModel:
+    if name == bundled.NAME:
+        return bundled.open_bundled(weights if load or weights == "none" else "default", seed)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return open_torchvision(name, weights, size, load=load)
