@@ -1,11 +1,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import MakeTree  # type: ignore[import-not-found]
-
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.samples import Samples
 from tlcompile.errors.data import (
@@ -14,6 +13,8 @@ from tlcompile.errors.data import (
     NoImagesError,
     UnknownClassError,
 )
+
+MakeTree = Callable[..., Path]
 
 
 def by_name(samples: Samples) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from tlcompile.errors.data import (
@@ -107,7 +107,7 @@ def _on_white(image: Image.Image) -> Image.Image:
 
 
 def _reason(cause: Exception) -> str:
-    if isinstance(cause, Image.UnidentifiedImageError):
+    if isinstance(cause, UnidentifiedImageError):
         return f"it is none of {', '.join(FORMATS)}, or its header is damaged"
     # Pillow puts the path and addresses into some messages; the first line is the reason.
     return (str(cause) or type(cause).__name__).splitlines()[0]

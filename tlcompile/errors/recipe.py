@@ -178,13 +178,13 @@ class ForbiddenCharacterError(RecipeError):
     def headline(self) -> str:
         """Say what is wrong, subject first, in one line."""
         code = ord(self.character)
-        name = unicodedata.name(self.character, "a control character").lower()
+        name = unicodedata.name(self.character, "not a character of text").lower()
         return f"a {self.within} holds U+{code:04X} ({name})"
 
     def fix(self) -> str:
         """Name one thing to do, as text that can be pasted."""
         if self.character == "\0":
-            return "save the file as UTF-8, not as UTF-16"
+            return "delete it; if the file is full of them it is UTF-16: save it as UTF-8"
         if self.character == "\ufeff":
             return "save the file as UTF-8, without a byte order mark"
         return "delete the character; it may not be visible in your editor"

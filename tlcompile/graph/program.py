@@ -6,9 +6,11 @@ nothing. It is called with the tree, so deepcopy, `.to()` and load_state_dict ar
 
 from __future__ import annotations
 
+import importlib
 import linecache
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from types import ModuleType
 from typing import Any
 
 from torch import fx, nn
@@ -22,19 +24,22 @@ class Program:
         title: What it computes, for tracebacks ("whole", "prefix", "suffix").
         source: Python; defines `forward(self, ...)`.
         namespace: Global names that the source uses: functions of torch, never tensors.
+        modules: Global names that stand for Python modules, which do not pickle themselves.
         inputs: Names of the arguments, in order.
     """
 
     title: str
     source: str
     namespace: dict[str, Any] = field(repr=False)
+    modules: dict[str, str] = field(repr=False)
     inputs: tuple[str, ...]
 
     def function(self) -> Callable[..., Any]:
         """Compile the source; tracebacks show its lines."""
         name = f"<tlcompile {self.title} {abs(hash(self.source)):x}>"
         linecache.cache[name] = (len(self.source), None, self.source.splitlines(True), name)
-        scope = dict(self.namespace)
+        modules = {name: importlib.import_module(path) for name, path in self.modules.items()}
+        scope = {**self.namespace, **modules}
         exec(compile(self.source, name, "exec"), scope)
         function: Callable[..., Any] = scope["forward"]
         return function
@@ -58,7 +63,9 @@ def program_of(graph: fx.Graph, title: str, output: Any = None) -> Program:
     _erase_dead(copied)
     code = copied.python_code("self")
     inputs = tuple(str(node.target) for node in copied.nodes if node.op == "placeholder")
-    return Program(title, code.src, dict(code.globals), inputs)
+    modules = {k: v.__name__ for k, v in code.globals.items() if isinstance(v, ModuleType)}
+    namespace = {k: v for k, v in code.globals.items() if k not in modules}
+    return Program(title, code.src, namespace, modules, inputs)
 
 
 def _erase_dead(graph: fx.Graph) -> None:

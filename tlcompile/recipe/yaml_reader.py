@@ -44,6 +44,13 @@ from tlcompile.recipe.nodes import (
 )
 
 MAX_BYTES = 2**20  # a long recipe has 10 KiB
+_LATE = {
+    "while scanning a simple key",
+    "while scanning an alias",
+    "while scanning an anchor",
+    "while scanning a tag",
+    "while parsing a tag",
+}
 _LONE_CR = re.compile(r"\r(?!\n)")
 
 
@@ -178,22 +185,23 @@ class _Builder:
         except (yaml.YAMLError, ValueError, OverflowError) as error:
             # chr() and int() of what an escape or a %YAML line says
             where = self._span(loader.get_mark())
-            raise RecipeSyntaxError(problem=f"escape beyond: {error}", where=where) from error
+            problem = str(error) if "digits" in str(error) else "escape beyond"
+            raise RecipeSyntaxError(problem=problem, where=where) from error
         finally:
             loader.dispose()
 
     def _refusal(self, error: yaml.MarkedYAMLError) -> RecipeError:
         problem, context = error.problem or "", error.context or ""
         begin, here = error.context_mark, error.problem_mark
-        if begin and (context.endswith("simple key") or problem.startswith("found unexpected")):
-            here = begin  # the parser sees it only at the end of the line or of the file
+        if begin and (context in _LATE or problem.startswith("found unexpected")):
+            here = begin  # the parser sees it only further on
         where = self._span(here or begin)
         if context == "while scanning an alias":
             return ForbiddenYamlError(what="alias", found="*", where=where)
         if context == "while scanning an anchor":
             return ForbiddenYamlError(what="anchor", found="&", where=where)
         if problem.startswith("found undefined tag handle") or context.endswith(" tag"):
-            return ForbiddenYamlError(what="tag", found=problem[-30:], where=where)
+            return ForbiddenYamlError(what="tag", found="!", where=where)
         opened = self._span(begin) if begin and begin is not here else None
         return RecipeSyntaxError(problem=problem, opened=opened, where=where)
 
