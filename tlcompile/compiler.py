@@ -36,18 +36,31 @@ def compile_recipe(
         GraphError: The recipe does not fit the base model.
         WeightsError: The weights do not fit, or cannot be had.
     """
-    if base is not None:
-        opened = base_from_module(copy.deepcopy(base), recipe.base.size)
-    else:
-        opened = open_base(recipe, load=True)
-    model_graph, model = _compile(recipe, opened, num_classes)
-    fill(model, model_graph, opened.module)
-    return model
+    return compile_opened(recipe, open_any(recipe, base), num_classes)
 
 
 def prove_recipe(recipe: Recipe, *, num_classes: int = PLACEHOLDER_CLASSES) -> CompiledModel:
     """Compile a recipe without weights and data; every tensor of the result lives on meta."""
     return _compile(recipe, open_base(recipe, load=False), num_classes)[1]
+
+
+def skeleton(recipe: Recipe, base: nn.Module | None, *, num_classes: int) -> CompiledModel:
+    """Compile a recipe with real tensors of no meaning, to be filled from a bundle."""
+    return compile_opened(recipe, open_any(recipe, base, load=False), num_classes)
+
+
+def open_any(recipe: Recipe, base: nn.Module | None = None, *, load: bool = True) -> BaseModel:
+    """Open the recipe's base, or wrap a copy of the user's own module."""
+    if base is None:
+        return open_base(recipe, load=load)
+    return base_from_module(copy.deepcopy(base), recipe.base.size)
+
+
+def compile_opened(recipe: Recipe, opened: BaseModel, num_classes: int) -> CompiledModel:
+    """Compile with a base that is open; it gives its tensors away."""
+    model_graph, model = _compile(recipe, opened, num_classes)
+    fill(model, model_graph, opened.module)
+    return model
 
 
 def _compile(

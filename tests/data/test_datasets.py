@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import http.client
 import io
+import random
 import stat
 import tarfile
 import zipfile
@@ -23,6 +24,7 @@ from tlcompile.errors.data import (
     UnpackError,
     UnsafeArchiveError,
 )
+from tlcompile.errors.run import RunError
 
 
 def png() -> bytes:
@@ -265,6 +267,17 @@ def test_attacks_are_refused_and_leave_nothing(tmp_path: Path, attack: str) -> N
     assert names(tmp_path / "out") == []
 
 
+def test_header_that_is_read_whole_is_bounded_in_large_archives_too(tmp_path: Path) -> None:
+    info = tarfile.TarInfo("a")
+    info.type, info.size = tarfile.XHDTYPE, 20 << 20
+    photo = random.Random(0).randbytes(300_000)  # allows 30 MB by the ratio
+    block = tarfile.TarInfo("photo")
+    block.size = len(photo)
+    plain = block.tobuf() + photo + bytes(-len(photo) % 512) + info.tobuf() + bytes(1024)
+    with pytest.raises(UnsafeArchiveError):
+        unpack(tmp_path, "a.tgz", gzip.compress(plain))
+
+
 @pytest.mark.parametrize("make", [tgz, zipped])
 def test_too_many_members(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[..., bytes]
@@ -306,7 +319,7 @@ def test_damaged_bytes_end_in_an_error_or_the_whole_tree(
         damaged[position] ^= 0x10
         try:
             unpack(root, name, bytes(damaged))
-        except (UnpackError, UnsafeArchiveError):
+        except (UnpackError, UnsafeArchiveError, RunError):
             assert names(root / "out") == []
 
 

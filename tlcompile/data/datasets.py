@@ -26,7 +26,7 @@ from urllib.error import URLError
 from tlcompile.data.digits import load_digits
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.samples import Samples
-from tlcompile.durable import replacing, write_file
+from tlcompile.durable import make_folder, replacing, write_file
 from tlcompile.errors.data import (
     ChecksumError,
     DownloadError,
@@ -41,7 +41,7 @@ MAX_MEMBERS = 100_000
 MAX_RATIO = 100  # unpacked to packed bytes; photographs stay near 1
 MAX_READ = 16 << 20  # bytes at once; tar headers may promise any size, and are read whole
 
-# What tarfile, zipfile and the decompressors raise on damaged bytes, and the disk on its own.
+# What tarfile, zipfile and the decompressors raise on damaged bytes.
 _DAMAGE = (
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -128,7 +128,8 @@ def open_dataset(
         DownloadError: The archive cannot be fetched, or is cut short.
         ChecksumError: The archive is not the published one, or not the one of the first time.
         UnsafeArchiveError: The archive would write outside of its folder, or fill the disk.
-        UnpackError: The archive is damaged, or there is no room for it.
+        UnpackError: The archive is damaged.
+        RunError: The disk is full, or may not be written.
     """
     if name == "digits":
         return {"all": load_digits(channels)}
@@ -159,7 +160,6 @@ def _compare(source: Download, archive: Path, found: str) -> None:
 def _download(source: Download, archive: Path, opener: Opener) -> None:
     """Fetch an archive; a short or a wrong one never gets its name."""
     try:
-        archive.parent.mkdir(parents=True, exist_ok=True)
         with opener(source.url) as response, replacing(archive) as file:
             _compare(source, archive, _copy(response, file))
     except (OSError, http.client.HTTPException) as cause:
@@ -204,10 +204,11 @@ def extract(file: IO[bytes], archive: Path, folder: Path) -> None:
         UnsafeArchiveError: A member is absolute, has "..", is a link or a device, appears twice
             or differs from another in case alone; more than `MAX_MEMBERS`; more than
             `MAX_RATIO` times the archive's size.
-        UnpackError: The archive is damaged, or the disk is full.
+        UnpackError: The archive is damaged.
+        RunError: The disk is full, or may not be written.
     """
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(folder.parent)
         with tempfile.TemporaryDirectory(prefix=".unpack-", dir=folder.parent) as temporary:
             inner = Path(temporary) / folder.name  # has the usual mode; mkdtemp's is private
             inner.mkdir()
@@ -235,12 +236,12 @@ def _write_members(
         path = _inside(name, archive, spelled)
         target = folder / path
         if content is None:
-            target.mkdir(parents=True, exist_ok=True)
+            make_folder(target)
             continue
         if target.exists():
             raise _unsafe(archive, name, "a second member of this name")
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with content, target.open("xb") as file:
+        # Each file is brought to the disk: a folder that is there is taken to be whole for ever.
+        with content, replacing(target) as file:
             shutil.copyfileobj(content, file, CHUNK)
 
 

@@ -63,7 +63,9 @@ class EmptyClassError(DataError):
         return {"wanted": "at least one .jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff file"}
 
     def fix(self) -> str:
-        return f"add images, or drop the class: rm -r {_quoted(self.folder)}"
+        # Hidden folders are no classes, and nothing is lost of what may lie in this one.
+        parent, _, name = self.folder.rpartition("/")
+        return f"add images, or hide it:\nmv {_quoted(self.folder)} {_quoted(f'{parent}/.{name}')}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -79,7 +81,7 @@ class NoImagesError(DataError):
         return f"'{_path(self.path)}' has no class folders with images"
 
     def facts(self) -> dict[str, str]:
-        return {"found": f"{self.loose} images outside of any class folder", "wanted": LAYOUT}
+        return {"found": f"images outside of any class folder: {self.loose}", "wanted": LAYOUT}
 
     def fix(self) -> str:
         return f"make one folder a class, as in {_quoted(self.path + '/ants/1.jpg')}"
@@ -223,7 +225,7 @@ class TooFewImagesError(DataError):
 
     def headline(self) -> str:
         name, count = self.counts[0]
-        return f"class '{one_line(name)}' has {count} images, {self.wanted} are asked for"
+        return f"class '{one_line(name)}' has {count} of the {self.wanted} images asked for"
 
     def facts(self) -> dict[str, str]:
         found = [f"{one_line(name)} {count}" for name, count in self.counts]
@@ -371,7 +373,7 @@ class UnsafeArchiveError(DataError):
 
 @dataclass(eq=False, kw_only=True)
 class UnpackError(DataError):
-    """An archive ends early, does not decode or does not fit on the disk; nothing is kept."""
+    """An archive ends early or does not decode; nothing is kept."""
 
     slug: ClassVar[str] = "unpack"
 

@@ -264,6 +264,9 @@ class NotOverridableError(RecipeError):
         return "name a layer, an optimizer or a data set by its own key; code is never named"
 
 
+QUOTE_IT = "quote the value: key='value'; in a shell put double quotes around all of it"
+
+
 @dataclass(eq=False, kw_only=True)
 class OverrideSyntaxError(RecipeError):
     """An argument that is not `key=value`; `known` are the words it could have been."""
@@ -272,7 +275,7 @@ class OverrideSyntaxError(RecipeError):
 
     text: str
     reason: str
-    advice: str = "quote the value: key='value'; in a shell put double quotes around all of it"
+    advice: str = QUOTE_IT
     word: str = ""
     known: tuple[str, ...] = ()
 

@@ -49,8 +49,8 @@ class DiskFullError(RunError):
 
     def fix(self) -> str:
         return (
-            "free some room (`tlcompile cache` lists what may go), or write to another disk with "
-            "--output-dir; then run the same command again: it goes on from the last checkpoint"
+            "free some room, or write to another disk with run.output_dir=FOLDER; "
+            "then run the same command again: it goes on from the last checkpoint"
         )
 
 
@@ -67,7 +67,8 @@ class NoPermissionError(RunError):
         return f"no permission for '{_path(self.path)}'"
 
     def fix(self) -> str:
-        return f"see who may: ls -ld {_quoted(self.path.parent)}; or choose another --output-dir"
+        see = f"see who may: ls -ld {_quoted(self.path.parent)}"
+        return f"{see}; or write elsewhere with run.output_dir=FOLDER"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -132,7 +133,7 @@ class NoDeviceError(RunError):
         return {"found": listed(self.available)}
 
     def fix(self) -> str:
-        return f"run with --device {self.available[0] if self.available else 'cpu'}"
+        return f"run with run.device={self.available[0] if self.available else 'cpu'}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -194,7 +195,7 @@ class RunFolderError(RunError):
         return {"found": one_line(self.found), "wanted": one_line(self.wanted)}
 
     def fix(self) -> str:
-        return "choose another folder with --output-dir, or give the recipe another name"
+        return "choose another folder with run.output_dir=FOLDER, or give the recipe another name"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -1,1 +1,1 @@
-
+"""Outputs of the frozen prefix, computed once for an image."""

@@ -11,7 +11,7 @@ import re
 from typing import NoReturn
 
 from tlcompile.errors.base import Span
-from tlcompile.errors.recipe import OverrideSyntaxError, RecipeError, RecipeTooBigError
+from tlcompile.errors.recipe import QUOTE_IT, OverrideSyntaxError, RecipeError, RecipeTooBigError
 from tlcompile.recipe.nodes import (
     MAX_LEVELS,
     Entry,
@@ -28,6 +28,16 @@ _SINGLE = re.compile(r"'((?:[^']|'')*)'")
 _DOUBLE = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 _PLAIN = re.compile(r"[^,\[\]{}]*")
 _PLAIN_KEY = re.compile(r"[^:,\[\]{}]*")
+
+MAX_RANGE = 100_000  # points of one range; a sweep of that many trainings is a slip
+_FUNCTION = re.compile(r"([A-Za-z_]\w*)\(")
+_EXAMPLES = {
+    "choice": "choice(a, b)",
+    "range": "range(1, 10, 2)",
+    "interval": "interval(0.001, 0.1)",
+}
+# As Hydra reads numbers: no leading zero.
+_NUMBER = re.compile(r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]{1,2})?")
 
 
 class FlowReader:
@@ -62,14 +72,27 @@ class FlowReader:
         """Return the place of a character of the text."""
         return Span(self.where.file, self.where.line, self.where.column + at)
 
-    def fail(self, reason: str) -> NoReturn:
+    def fail(
+        self, reason: str, advice: str = QUOTE_IT, word: str = "", known: tuple[str, ...] = ()
+    ) -> NoReturn:
         """Refuse the text, at the current place."""
-        raise OverrideSyntaxError(text=self.text, reason=reason, where=self.span(self.at))
+        raise OverrideSyntaxError(
+            text=self.text,
+            reason=reason,
+            advice=advice,
+            word=word,
+            known=known,
+            where=self.span(self.at),
+        )
+
+    def skip_blanks(self) -> None:
+        """Step over blanks."""
+        while self.at < len(self.text) and self.text[self.at] in " \t":
+            self.at += 1
 
     def _peek(self) -> str:
         """Step over blanks and return the next character, '' at the end."""
-        while self.at < len(self.text) and self.text[self.at] in " \t":
-            self.at += 1
+        self.skip_blanks()
         return self.text[self.at : self.at + 1]
 
     def _value(self, level: int) -> Node:
@@ -159,6 +182,58 @@ class FlowReader:
             self.fail(f"'{end}' is missing" + (f" before '{found}'" if found else ""))
         self.at += 1
         return found == end
+
+
+def read_values(text: str, at: int, where: Span) -> tuple[tuple[Node, ...], str]:
+    """Read what follows the `=` of an override.
+
+    Returns:
+        The values, several in a sweep, and ''; or no value and the text of a range(...) or an
+        interval(...), which stands for numbers that only a sweeper chooses.
+    """
+    reader = FlowReader(text, at, where)
+    reader.skip_blanks()
+    _raise(text_problem(text[reader.at :], reader.span(reader.at)))
+    function = _FUNCTION.match(text, reader.at)
+    if not function:
+        return reader.several(), ""
+    name, end = function[1], text.rstrip()
+    if name not in _EXAMPLES:
+        reader.fail(f"there is no sweep function '{name}'", word=name, known=tuple(_EXAMPLES))
+    if not end.endswith(")"):
+        reader.fail("a ')' is missing", _EXAMPLES[name])
+    if name == "choice" and not end[function.end() : -1].strip():
+        reader.fail("choice() holds no value", _EXAMPLES[name])
+    if name == "choice":
+        return FlowReader(end[:-1], function.end(), where).several(), ""
+    _check_numbers(reader, name, end[function.end() : -1])
+    return (), end[reader.at :]
+
+
+def _check_numbers(reader: FlowReader, name: str, inner: str) -> None:
+    """Refuse a range that Hydra would answer with a traceback, or with no point at all."""
+    example = _EXAMPLES[name]
+    words = [word.strip() for word in inner.split(",")]
+    if not all(_NUMBER.fullmatch(word) and len(word) < 100 for word in words):
+        reader.fail(f"{name}(...) takes numbers", example)
+    numbers = [float(word) for word in words]
+    if name == "interval":
+        if len(numbers) != 2 or numbers[0] >= numbers[1]:
+            reader.fail("interval(...) takes its two ends, the smaller first", example)
+        return
+    if len(numbers) > 3:
+        reader.fail("range(...) takes a start, a stop and a step", example)
+    start, stop, step = [0.0, *numbers, 1.0] if len(numbers) == 1 else [*numbers, 1.0][:3]
+    points = (stop - start) / step if step else 0.0
+    if points <= 0:
+        reader.fail("the range holds no value", example)
+    if points > MAX_RANGE:
+        raise RecipeTooBigError(
+            what="values in a sweep",
+            found=int(points),
+            limit=MAX_RANGE,
+            where=reader.span(reader.at),
+        )
 
 
 def _raise(problem: RecipeError | None) -> None:

@@ -25,6 +25,7 @@ _DELETED = "{~}"  # no value: the grammar of values refuses it
 _LEGAL_PART = re.compile(r"[A-Za-z_][A-Za-z0-9_-]*|0|[1-9][0-9]*")
 _ODD = re.compile(r"[^A-Za-z0-9_-]")
 _REPEATED = re.compile(r"\$\$[0-9]+\Z")
+_QUOTED = re.compile(r"'.*'", re.DOTALL)
 _ARGUMENT = re.compile(r"\+{0,2}([^=]*)=(.*)", re.DOTALL)
 
 
@@ -64,7 +65,7 @@ def from_hydra(text: str, typed: Sequence[Override] = ()) -> Override:
         raise OverrideSyntaxError(text=text, reason=reason, where=where)
     key = checked_key(text, key, where)
     # Without quotes it is a number of range(...) or interval(...), written by Hydra's sweeper.
-    payload = _unquote(argument[2]) if argument[2][:1] == "'" else argument[2]
+    payload = _unquote(argument[2]) if _QUOTED.fullmatch(argument[2]) else argument[2]
     if payload == _DELETED:
         return _as_typed(Override(text, True, key), typed)
     value = FlowReader(payload, 0, where).one()
@@ -85,7 +86,7 @@ def _as_typed(override: Override, typed: Sequence[Override]) -> Override:
 def _hydra_value(override: Override) -> str:
     if override.delete:
         return _quote(_DELETED)
-    return override.function or ",".join(_quote(to_flow(value)) for value in override.values)
+    return override.function or ",".join(to_flow(value) for value in override.values)
 
 
 def _hydra_key(override: Override) -> str:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field, replace
-from typing import NoReturn
 
 from tlcompile.errors.base import Span, TLCompileError, raise_problems
 from tlcompile.errors.recipe import (
@@ -24,7 +23,7 @@ from tlcompile.errors.recipe import (
     RecipeError,
     RecipeTooBigError,
 )
-from tlcompile.recipe.flow import FlowReader
+from tlcompile.recipe.flow import read_values
 from tlcompile.recipe.nodes import (
     MAX_LEVELS,
     NOWHERE,
@@ -39,16 +38,12 @@ from tlcompile.recipe.scalars import resolve
 
 COMMAND_LINE = "command line"
 FLAGS = ("-m", "--multirun")
-MAX_RANGE = 100_000  # points of one range; a sweep of that many trainings is a slip
 
 _PLUSES = re.compile(r"\+{0,2}")
 _KEY = re.compile(r"(?:[^=\[]|\[[^\]]*\])*")
 _KEY_SHAPE = re.compile(r"(?:\[[^\[\]]+\]|[^.\[\]]+)(?:\[[^\[\]]+\]|\.[^.\[\]]+)*")
 _KEY_PART = re.compile(r"\[([^\[\]]+)\]|([^.\[\]]+)")
 _FOR_HYDRA = re.compile(r"(\+\+?|~)?hydra[./@]")
-_FUNCTION = re.compile(r"([A-Za-z_]\w*)\(")
-_NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d{1,3})?")
-_FUNCTIONS = ("choice", "range", "interval")
 
 # The field that says what a mapping is: a mapping that carries it describes the whole thing.
 _BASE_TAGS = ("model", "run")
@@ -159,7 +154,10 @@ def parse_override(text: str, column: int = 1) -> Override:
         span_of_key=key_span,
         span_of_value=Span(COMMAND_LINE, 1, column + end + 1),
     )
-    return override if delete else _with_values(override, end + 1, where)
+    if delete:
+        return override
+    values, function = read_values(text, end + 1, where)
+    return replace(override, values=values, function=function)
 
 
 def checked_key(text: str, typed: str, where: Span) -> str:
@@ -180,59 +178,6 @@ def checked_key(text: str, typed: str, where: Span) -> str:
         if problem:
             raise problem
     return key
-
-
-def _with_values(override: Override, at: int, where: Span) -> Override:
-    text = override.text
-    while text[at : at + 1] == " ":
-        at += 1
-    function = _FUNCTION.match(text, at)
-    if not function:
-        return replace(override, values=FlowReader(text, at, where).several())
-    name = function[1]
-    if name not in _FUNCTIONS or not text.rstrip().endswith(")"):
-        known = name in _FUNCTIONS
-        raise OverrideSyntaxError(
-            text=text,
-            reason="a ')' is missing" if known else f"there is no sweep function '{name}'",
-            word=name,
-            known=() if known else _FUNCTIONS,
-            where=override.span_of_value,
-        )
-    inner = text.rstrip()[:-1]
-    if name == "choice":
-        return replace(override, values=FlowReader(inner, function.end(), where).several())
-    _check_numbers(override, name, inner[function.end() :])
-    return replace(override, function=text[at:].rstrip())
-
-
-def _check_numbers(override: Override, name: str, inner: str) -> None:
-    """Refuse a range that Hydra would answer with a traceback, or with no point at all."""
-
-    def fail(reason: str) -> NoReturn:
-        example = {"range": "range(1, 10, 2)", "interval": "interval(0.001, 0.1)"}[name]
-        where = override.span_of_value
-        raise OverrideSyntaxError(text=override.text, reason=reason, advice=example, where=where)
-
-    words = [word.strip() for word in inner.split(",")]
-    if not all(map(_NUMBER.fullmatch, words)):
-        fail(f"{name}(...) takes numbers")
-    numbers = [float(word) for word in words]
-    if name == "interval":
-        if len(numbers) != 2 or numbers[0] >= numbers[1]:
-            fail("interval(...) takes its two ends, the smaller first")
-        return
-    if len(numbers) > 3:
-        fail("range(...) takes a start, a stop and a step")
-    start, stop, step = [0.0, *numbers, 1.0] if len(numbers) == 1 else [*numbers, 1.0][:3]
-    points = (stop - start) / step if step else 0
-    if points <= 0:
-        fail("the range holds no value")
-    if points > MAX_RANGE:
-        where = override.span_of_value
-        raise RecipeTooBigError(
-            what="values in a sweep", found=int(points), limit=MAX_RANGE, where=where
-        )
 
 
 def apply_override(root: Mapping, override: Override) -> Mapping:

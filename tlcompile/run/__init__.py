@@ -1,1 +1,1 @@
-
+"""Entry points. With hydra_plugins/ the only place that imports hydra."""

@@ -1,1 +1,1 @@
-
+"""Many recipes at once. Knows nothing of hydra."""

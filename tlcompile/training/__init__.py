@@ -1,1 +1,1 @@
-
+"""Numbers go down. Flat arguments, never a Recipe."""

@@ -66,7 +66,8 @@ class Preprocessing:
 
     def normalise(self, image: Tensor) -> Tensor:
         """Do the last step alone, for an image that an augmentation has cut to size."""
-        image = F.to_dtype(_with_channels(image, self.channels), torch.float32, scale=True)
+        # Divided as in `weights.transforms()`; v2's to_dtype multiplies by 1/255, which rounds twice.
+        image = _with_channels(image, self.channels).to(torch.float32) / 255
         normalised: Tensor = F.normalize(image, list(self.mean), list(self.std))
         return normalised.contiguous()
 

@@ -1,0 +1,81 @@
+"""Run the frozen prefix over padded chunks, always of one size. Knows nothing of labels or epochs.
+
+Features depend on the batch shape in the last bits: 1 to 8 images against 32 differ in all rows of
+most models. Padding and the place of a row never matter. So every image, live or cached, in
+training or in prediction, goes through the prefix in a chunk of exactly `chunk_size`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tlcompile.model.compiled import CompiledModel
+
+Rows = tuple[Tensor, ...]  # one tensor (N, ...) for each boundary
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The frozen part of a model, ready to be run.
+
+    Attributes:
+        model: The compiled model; without a frozen part, images are their own features.
+        chunk_size: Images a pass.
+        device: Where to compute.
+    """
+
+    model: CompiledModel
+    chunk_size: int
+    device: torch.device
+
+    def __call__(self, images: Tensor) -> Rows:
+        """Compute the boundary rows of images, in order, in the layout that they came in.
+
+        Shape:
+            in: (N, C, H, W), any N   out: one (N, *shape) for each boundary, on `device`
+        """
+        if not self.model.boundary:
+            return (images.to(self.device),)
+        chunks = [self._chunk(part) for part in images.split(self.chunk_size)]
+        return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+
+    def _chunk(self, images: Tensor) -> Rows:
+        count = len(images)
+        padding = images[-1:].expand(self.chunk_size - count, *images.shape[1:])
+        padded = torch.cat([images, padding]).to(self.device)
+        return tuple(_packed(tensor[:count]) for tensor in self.model.prefix(padded))
+
+
+def _packed(rows: Tensor) -> Tensor:
+    """Copy rows into storage of their own, keeping the order of their dimensions.
+
+    A tensor that was live in a permuted layout (ConvNeXt's channels-last) and is stored contiguous
+    gives other bits in the suffix. Views of one storage (ShuffleNet's chunk) are copied apart.
+    """
+    order = sorted(range(rows.dim()), key=lambda d: (-rows.stride(d), d))
+    if order[0] != 0:  # rows must be separate in memory to be gathered one by one
+        order = [0, *(d for d in order if d != 0)]
+    inverse = [order.index(d) for d in range(rows.dim())]
+    return rows.permute(order).contiguous().clone().permute(inverse)
+
+
+def gather(rows: Rows, indices: Sequence[int] | Tensor) -> Rows:
+    """Take rows by index; the order of dimensions in memory stays as it was stored."""
+    index = torch.as_tensor(indices, dtype=torch.long, device=rows[0].device)
+    return tuple(_gather(tensor, index) for tensor in rows)
+
+
+def _gather(tensor: Tensor, index: Tensor) -> Tensor:
+    order = sorted(range(tensor.dim()), key=lambda d: (d != 0, -tensor.stride(d), d))
+    inverse = [order.index(d) for d in range(tensor.dim())]
+    return tensor.permute(order).index_select(0, index).permute(inverse)
+
+
+def chunks_of(order: Sequence[int], size: int) -> Iterator[list[int]]:
+    """Yield consecutive runs of an order."""
+    for start in range(0, len(order), size):
+        yield list(order[start : start + size])

@@ -1,0 +1,38 @@
+"""Where to compute, and how exactly."""
+
+from __future__ import annotations
+
+import torch
+
+from tlcompile.errors.run import NoDeviceError
+from tlcompile.recipe.schema import Recipe
+
+
+def available_devices() -> tuple[str, ...]:
+    """Return the kinds of device of this machine, the fastest first."""
+    cuda = ("cuda",) if torch.cuda.is_available() else ()
+    mps = ("mps",) if torch.backends.mps.is_available() else ()
+    return (*cuda, *mps, "cpu")
+
+
+def choose_device(recipe: Recipe) -> torch.device:
+    """Return the device that `run.device` names; auto: the fastest that is there.
+
+    Raises:
+        NoDeviceError: This machine has none of that kind.
+    """
+    wanted, available = recipe.run.device, available_devices()
+    if wanted == "auto":
+        return torch.device(available[0])
+    if wanted not in available:
+        error = NoDeviceError(wanted=wanted, available=available, key=("run", "device"))
+        raise error.at(recipe.where(error.key))
+    return torch.device(wanted)
+
+
+def exactly() -> None:
+    """Compute in full fp32: TF32 off, and cuDNN's deterministic kernels."""
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False

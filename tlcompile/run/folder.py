@@ -1,0 +1,87 @@
+"""A run's folder: its name comes from the recipe, so that a re-queued job finds itself."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from tlcompile.durable.files import append_line, make_folder, write_file
+from tlcompile.recipe.scalars import to_yaml
+from tlcompile.recipe.schema import Recipe
+from tlcompile.training.loop import EpochRow
+
+METRICS = "metrics.csv"
+RECORD = "record.json"
+COLUMNS = (
+    "epoch", "phase", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "seconds",
+)  # fmt: skip
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe with every default filled in, as plain data in the language's own keys."""
+    data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return data
+
+
+def recipe_digest(recipe: Recipe) -> str:
+    """Return 8 hex of what decides the result: not the name, nor what the machine decides."""
+    data = resolved(recipe)
+    for key in ("name", "run"):
+        data.pop(key, None)
+    data["features"].pop("cache", None)
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def run_folder(recipe: Recipe) -> Path:
+    """Return the folder of a recipe's run, which may not exist yet."""
+    return Path(recipe.run.output_dir) / f"{recipe.name}-{recipe_digest(recipe)}"
+
+
+def next_generation(folder: Path) -> Path:
+    """Return the first free folder beside a finished one: name-2, name-3, ..."""
+    number = 2
+    while (folder.with_name(f"{folder.name}-{number}")).exists():
+        number += 1
+    return folder.with_name(f"{folder.name}-{number}")
+
+
+def read_record(folder: Path) -> dict[str, Any] | None:
+    """Return what a finished run recorded; None where the run is unfinished or absent."""
+    try:
+        record: dict[str, Any] = json.loads((folder / RECORD).read_bytes())
+    except (OSError, ValueError):
+        return None
+    return record if record.get("state") == "finished" else None
+
+
+def begin(folder: Path, recipe: Recipe, plan: str) -> None:
+    """Make the folder and write what is known before training."""
+    make_folder(folder)
+    write_file(folder / "recipe.yaml", to_yaml(resolved(recipe)).encode())
+    write_file(folder / "plan.txt", f"{plan}\n".encode())
+    write_file(folder / METRICS, _line(COLUMNS).encode())
+
+
+def add_row(folder: Path, row: EpochRow) -> None:
+    """Append one epoch to metrics.csv."""
+    train, val = row.train, row.val
+    judged = (f"{val.loss:.6f}", f"{val.accuracy:.6f}") if val else ("", "")
+    trained = (f"{train.loss:.6f}", f"{train.accuracy:.6f}")
+    cells = (row.epoch, row.phase, *trained, *judged, f"{row.lr:.6g}", f"{row.seconds:.3f}")
+    append_line(folder / METRICS, _line(cells).rstrip("\n"))
+
+
+def write_record(folder: Path, record: dict[str, Any]) -> None:
+    """Write record.json."""
+    write_file(folder / RECORD, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _line(cells: tuple[Any, ...]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow(cells)
+    return text.getvalue()

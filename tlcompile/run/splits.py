@@ -1,0 +1,95 @@
+"""From `data` in a recipe to labelled images: train, val, and test where there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from tlcompile.data.datasets import default_root, open_dataset
+from tlcompile.data.digits import load_digits
+from tlcompile.data.folder import scan_folder
+from tlcompile.data.samples import Samples, choose
+from tlcompile.data.split import stratified_split
+from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.training import WrongClassCountError
+from tlcompile.errors.schema import MissingKeyError
+from tlcompile.recipe.schema import Recipe
+
+# Known without opening anything, so that `check` needs no data.
+DATASET_CLASSES = {"digits": 10, "flower_photos": 5, "hymenoptera": 2}
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Labelled images; the class order of train is the order of the model's outputs."""
+
+    train: Samples
+    val: Samples | None
+    test: Samples | None
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Return the class names, in the order of the outputs."""
+        return self.train.classes
+
+
+def known_classes(recipe: Recipe) -> int | None:
+    """Return the number of classes as far as the recipe itself tells; None: only data would."""
+    if recipe.task == "binary":
+        return 2
+    if recipe.data.classes is not None:
+        return len(recipe.data.classes)
+    return DATASET_CLASSES.get(recipe.data.dataset or "")
+
+
+def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
+    """Find the images of a recipe; none is read yet.
+
+    Args:
+        recipe: Its `data`, `task` and `fine_tune.seed` are read.
+        channels: 3 for RGB, 1 for grey.
+        say: Takes one line about a download.
+
+    Raises:
+        DataError: A folder, a class or an image is missing.
+    """
+    try:
+        found = _find(recipe, channels, say)
+        splits = _split(recipe, found)
+        if recipe.task == "binary" and len(splits.classes) != 2:
+            raise WrongClassCountError(
+                task="binary", wanted=2, found=splits.classes, key=("task",)
+            )
+        return splits
+    except TLCompileError as error:
+        source = "dataset" if recipe.data.dataset else "folder"
+        error.key = error.key or ("data", source)
+        raise error.at(recipe.where(error.key)) from error.__cause__
+
+
+def _find(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
+    data = recipe.data
+    if data.dataset == "digits":
+        return {"all": load_digits(channels)}
+    if data.dataset is not None:
+        return open_dataset(data.dataset, default_root(), channels, say=say)
+    if data.folder is None:
+        meaning = "where the images are: class folders, or train/ and val/ with class folders"
+        raise MissingKeyError(name="folder", section="data", meaning=meaning, key=("data",))
+    return scan_folder(data.folder, channels)
+
+
+def _split(recipe: Recipe, found: dict[str, Samples]) -> Splits:
+    data, seed = recipe.data, recipe.fine_tune.seed
+    chosen = {
+        name: choose(samples, classes=data.classes, seed=seed) for name, samples in found.items()
+    }
+    train = chosen.get("all") or chosen["train"]
+    val = chosen.get("val")
+    if val is None:
+        train, val = stratified_split(train, data.split.val, data.split.seed)
+    if data.per_class is not None:
+        train = choose(train, per_class=data.per_class, seed=seed)
+    return Splits(train, val if len(val) else None, chosen.get("test"))

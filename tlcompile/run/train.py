@@ -1,0 +1,302 @@
+"""Train a recipe: images, model, features, epochs, bundle. One run, one folder."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlcompile.bundle import save_bundle
+from tlcompile.compiler import compile_opened, open_any
+from tlcompile.data.augment import Augmentation
+from tlcompile.data.loading import load_images
+from tlcompile.data.samples import Samples
+from tlcompile.errors.run import NothingTrainsError
+from tlcompile.errors.training import AugmentedFrozenError, WrongClassCountError
+from tlcompile.features.prefix import Prefix
+from tlcompile.features.sources import (
+    KeptSource,
+    LiveSource,
+    Source,
+    compute_rows,
+    fits_in_memory,
+)
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.passes.plan import num_logits
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.device import choose_device, exactly
+from tlcompile.run.folder import add_row, begin, resolved, write_record
+from tlcompile.run.plan import base_rate, make_plan, plan_text
+from tlcompile.run.record import environment
+from tlcompile.run.say import progress
+from tlcompile.run.splits import Say, Splits, open_splits
+from tlcompile.training.loop import EpochRow, Stopping, evaluate, train_epochs
+from tlcompile.training.losses import build_loss
+from tlcompile.training.metrics import Score
+from tlcompile.training.optim import build_optimizer
+from tlcompile.training.proof import FreezeProof
+from tlcompile.training.schedule import rate_factor
+from tlcompile.zoo.base import BaseModel
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run ends with.
+
+    Attributes:
+        model: With the best epoch's weights.
+        history: One row an epoch.
+        best: The best epoch's row.
+        record: What was written to record.json.
+    """
+
+    model: CompiledModel
+    history: list[EpochRow]
+    best: EpochRow
+    record: dict[str, Any]
+
+
+def train_recipe(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    base: nn.Module | None = None,
+    say: Say = lambda _line: None,
+    show: Callable[[str], None] = lambda _plan: None,
+    on_epoch: Callable[[EpochRow, bool], None] = lambda _row, _best: None,
+) -> RunResult:
+    """Train a recipe into a folder.
+
+    Args:
+        recipe: What the user asked for.
+        folder: The run's own folder; made if absent.
+        base: Your own module instead of the recipe's base.
+        say: Takes lines for the user.
+        show: Takes the plan, before training.
+        on_epoch: Called after each epoch, with whether it is the best so far.
+
+    Raises:
+        TLCompileError: Anything that the user, the data or the machine has to mend.
+    """
+    started = time.perf_counter()
+    device = choose_device(recipe)
+    exactly()
+    opened = open_any(recipe, base)
+    splits = open_splits(recipe, opened.preprocessing.channels, say)
+    model = compile_opened(recipe, opened, len(splits.classes)).to(device)
+    _refuse_untrainable(recipe, model, splits)
+    plan = plan_text(recipe, make_plan(recipe, model))
+    show(plan)
+    begin(folder, recipe, plan)
+    sources = _Sources(recipe, opened, model, device, say)
+    train, val = sources.train(splits.train), sources.judge(splits.val)
+    proof = FreezeProof.take(model)
+    history, best, best_state = _epochs(recipe, folder, model, (train, val), proof, on_epoch)
+    proved = proof.check(model)
+    say(f"freeze proof: {proved}")
+    last = {name: t.detach().clone() for name, t in model.state_dict().items()}
+    record = {
+        **_record(recipe, opened, splits, best, proved),
+        "features": sources.told,
+        "seconds": round(time.perf_counter() - started, 3),
+        **environment(device),
+    }
+    save_bundle(folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"})
+    model.load_state_dict({**last, **best_state})
+    record["test"] = _test_once(recipe, model, sources, splits, say)
+    save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
+    write_record(folder, {**record, "state": "finished"})
+    return RunResult(model.eval(), history, best, record)
+
+
+def _refuse_untrainable(recipe: Recipe, model: CompiledModel, splits: Splits) -> None:
+    if not any(True for _ in model.trainable()):
+        frozen = sum(p.numel() for p in model.parameters())
+        error = NothingTrainsError(frozen=frozen, key=("freeze", "upto"))
+        raise error.at(recipe.where(error.key))
+    wanted = num_logits(recipe, len(splits.classes))
+    shape = model.summary.vertices[-1].shape
+    outputs = [row.shape for row in model.summary.vertices if row.name in model.summary.outputs]
+    if outputs and outputs != [f"(N, {wanted})"]:
+        width = int(shape.strip("()").split(", ")[-1]) if shape.count(",") == 1 else 0
+        error_width = WrongClassCountError(
+            task=recipe.task, wanted=width, found=splits.classes, key=("head",)
+        )
+        raise error_width.at(recipe.where(("head",)))
+    augment = recipe.data.augment.train
+    cached = recipe.features.cache != "off" and recipe.features.views is None
+    if augment and model.boundary and cached:
+        names = tuple(b.vertex for b in model.boundary)
+        error_views = AugmentedFrozenError(
+            names=augment, boundary=names, key=("data", "augment", "train")
+        )
+        raise error_views.at(recipe.where(error_views.key))
+
+
+class _Sources:
+    """Builds the source of each split; keeps features where they pay and fit."""
+
+    def __init__(
+        self, recipe: Recipe, opened: BaseModel, model: CompiledModel, device: torch.device, say: Say
+    ) -> None:
+        self.recipe, self.opened, self.model, self.say = recipe, opened, model, say
+        self.prefix = Prefix(model, recipe.features.batch_size, device)
+        self.told: dict[str, Any] = {}
+
+    def train(self, samples: Samples) -> Source:
+        """Return the training rows."""
+        augment = self.recipe.data.augment.train
+        views = (self.recipe.features.views or 1) if augment else 1
+        live = bool(augment) and self.recipe.features.views is None
+        return self._source("train", samples, augment, views, live)
+
+    def judge(self, samples: Samples | None) -> Source | None:
+        """Return the rows of a split that is only looked at."""
+        if samples is None:
+            return None
+        return self._source("val", samples, self.recipe.data.augment.val, 1, live=False)
+
+    def _source(
+        self, name: str, samples: Samples, augment: tuple[str, ...], views: int, live: bool
+    ) -> Source:
+        load = partial(self._load, samples, augment)
+        labels = torch.tensor(samples.labels)
+        num_bytes = sum(b.num_bytes for b in self.model.boundary) * len(samples) * views
+        fits = fits_in_memory(num_bytes, self.prefix.device)
+        off = self.recipe.features.cache == "off"
+        if not self.model.boundary or live or off or not fits:
+            if self.model.boundary and not fits:
+                self.say(f"features of {name}: {num_bytes:,} bytes do not fit in memory, run live")
+            return LiveSource(load, self.prefix, labels)
+        start = time.perf_counter()
+        total = len(samples) * views
+        with progress(f"features of {name}", total) as advance:
+            rows = compute_rows(load, self.prefix, len(samples), views=views, advance=advance)
+        seconds = time.perf_counter() - start
+        self.told[name] = {"images": total, "bytes": num_bytes, "seconds": round(seconds, 3)}
+        self.say(f"features of {name}: {total} images once, {num_bytes:,} bytes, {seconds:.1f} s")
+        return KeptSource(rows, labels, self.recipe.fine_tune.seed)
+
+    def _load(self, samples: Samples, augment: tuple[str, ...], indices: Any, epoch: int) -> Tensor:
+        preprocessing = self.opened.preprocessing
+        size = preprocessing.size or 0
+        seed = self.recipe.fine_tune.seed
+        changed = Augmentation(augment, size, seed, epoch) if augment else None
+        workers = self.recipe.run.workers
+        return load_images(
+            samples, indices, preprocessing, workers=workers, augmentation=changed
+        )
+
+
+def _epochs(
+    recipe: Recipe,
+    folder: Path,
+    model: CompiledModel,
+    sources: tuple[Source, Source | None],
+    proof: FreezeProof,
+    on_epoch: Callable[[EpochRow, bool], None],
+) -> tuple[list[EpochRow], EpochRow, dict[str, Tensor]]:
+    """Train; return all rows, the best one, and the moving tensors as they were after it."""
+    tune = recipe.fine_tune
+    options = tune.optimizer.model_dump(exclude={"name", "lr"})
+    lr = base_rate(recipe, model)
+    optimizer = build_optimizer(tune.optimizer.name, list(model.trainable()), lr=lr, **options)
+    shape = tune.schedule.model_dump(exclude={"name"})
+
+    def rate(epoch: int) -> float:
+        return lr * rate_factor(tune.schedule.name, epoch, tune.epochs, **shape)
+
+    monitor = tune.monitor if sources[1] else tune.monitor.replace("val/", "train/")
+    stop = tune.early_stop
+    stopping = Stopping(monitor, stop.patience, stop.min_delta) if stop else Stopping(monitor)
+    history: list[EpochRow] = []
+    best, state = None, {}
+    with progress("epochs", tune.epochs) as advance:
+        for row, is_best in train_epochs(
+            model,
+            *sources,
+            task=recipe.task,
+            loss=build_loss(recipe.task, label_smoothing=tune.label_smoothing),
+            optimizer=optimizer,
+            rate=rate,
+            epochs=tune.epochs,
+            batch_size=tune.batch_size,
+            seed=tune.seed,
+            stopping=stopping,
+            proof=proof,
+            clip_norm=tune.clip_norm,
+        ):
+            history.append(row)
+            add_row(folder, row)
+            if is_best or best is None:
+                best, state = row, _moving(model)
+            advance(1)
+            on_epoch(row, is_best)
+    assert best is not None
+    return history, best, state
+
+
+def _moving(model: CompiledModel) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach().clone()
+        for name, tensor in model.state_dict().items()
+        if name not in model.frozen.tensors
+    }
+
+
+def _test_once(
+    recipe: Recipe, model: CompiledModel, sources: _Sources, splits: Splits, say: Say
+) -> dict[str, Any] | None:
+    """Judge the best weights by test/, where there is one; it is used this one time."""
+    if splits.test is None:
+        return None
+    source = sources._source("test", splits.test, (), 1, live=False)
+    loss = build_loss(recipe.task)
+    score = evaluate(model, source, task=recipe.task, loss=loss, batch_size=sources.prefix.chunk_size)
+    say(f"test (used once): accuracy {score.worded()}, loss {score.loss:.4f}")
+    return as_data(score)
+
+
+def _record(
+    recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow, proved: str
+) -> dict[str, Any]:
+    return {
+        "name": recipe.name,
+        "task": recipe.task,
+        "classes": list(splits.classes),
+        "preprocessing": opened.preprocessing.to_dict(),
+        "chunk_size": recipe.features.batch_size,
+        "precision": recipe.features.precision,
+        "base": {"model": opened.name, "weights": opened.weights, "licence": opened.licence},
+        "seed": recipe.fine_tune.seed,
+        "monitor": recipe.fine_tune.monitor,
+        "best": {
+            "epoch": best.epoch,
+            "train": as_data(best.train),
+            "val": as_data(best.val) if best.val else None,
+        },
+        "images": {
+            "train": splits.train.counts(),
+            "val": splits.val.counts() if splits.val else None,
+        },
+        "freeze_proof": proved,
+    }
+
+
+def as_data(score: Score) -> dict[str, Any]:
+    """Return a score as plain data, with its interval."""
+    low, high = score.interval()
+    return {
+        "loss": score.loss,
+        "accuracy": score.accuracy,
+        "n": score.count,
+        "interval95": [low, high],
+    }
+
+

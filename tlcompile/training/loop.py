@@ -1,0 +1,178 @@
+"""The training loop: boundary rows in, an epoch's numbers out. Knows nothing of recipes or files.
+
+Data order is a function of (seed, epoch), dropout of (seed, step): the number of threads, and what
+ran before, never matter.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from tlcompile.data.samples import generator
+from tlcompile.errors.run import NotFiniteLossError
+from tlcompile.features.sources import Source
+from tlcompile.graph.initialise import derived_seed
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.losses import Loss, predicted
+from tlcompile.training.metrics import Score, improves
+from tlcompile.training.optim import set_rate
+from tlcompile.training.proof import FreezeProof
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One line of metrics.csv. Epochs count from 1; rates are per step; seconds are wall time."""
+
+    epoch: int
+    phase: str
+    train: Score
+    val: Score | None
+    lr: float
+    seconds: float
+
+    def value(self, monitor: str) -> float:
+        """Return a metric by its name, `val/accuracy`."""
+        split, metric = monitor.split("/")
+        score = self.train if split == "train" else self.val
+        return math.nan if score is None else float(getattr(score, metric))
+
+
+@dataclass(frozen=True)
+class Stopping:
+    """When to stop and what is best.
+
+    Attributes:
+        monitor: `val/accuracy`, `val/loss`, `train/accuracy` or `train/loss`.
+        patience: Epochs without improvement before stopping; None: never.
+        min_delta: Smallest change that counts.
+    """
+
+    monitor: str
+    patience: int | None = None
+    min_delta: float = 0.0
+
+
+def train_epochs(
+    model: CompiledModel,
+    train: Source,
+    val: Source | None,
+    *,
+    task: str,
+    loss: Loss,
+    optimizer: torch.optim.Optimizer,
+    rate: Callable[[int], float],
+    epochs: int,
+    batch_size: int,
+    seed: int,
+    stopping: Stopping,
+    proof: FreezeProof,
+    clip_norm: float | None = None,
+) -> Iterator[tuple[EpochRow, bool]]:
+    """Train, epoch by epoch.
+
+    Args:
+        model: Its suffix is trained; its frozen part is never run here.
+        train: Rows and labels to learn from.
+        val: Rows and labels to judge by; None: nothing to judge by.
+        task: classification or binary.
+        loss: Mean over a batch.
+        optimizer: Over the trainable parameters.
+        rate: Learning rate of an epoch, counted from 0.
+        epochs: At most so many.
+        batch_size: Samples a step.
+        seed: Of the order of samples and of dropout.
+        stopping: When to stop and what is best.
+        proof: Sees the gradients.
+        clip_norm: Largest norm of all gradients together; None: as they are.
+
+    Yields:
+        Each epoch's row, and whether it is the best so far; the model is then as after it.
+
+    Raises:
+        NotFiniteLossError: A loss is not a finite number.
+    """
+    best: float | None = None
+    waited = 0
+    steps_an_epoch = math.ceil(len(train.labels) / batch_size)
+    for epoch in range(epochs):
+        start = time.perf_counter()
+        lr = rate(epoch)
+        set_rate(optimizer, lr)
+        model.train()
+        tally = _Tally()
+        order = torch.randperm(len(train.labels), generator=generator(seed, "order", epoch))
+        for step, (rows, labels) in enumerate(train.batches(order.tolist(), batch_size, epoch)):
+            torch.manual_seed(derived_seed(seed, "step", epoch * steps_an_epoch + step))
+            logits = model.suffix(*rows)
+            value = loss(logits, labels)
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            _refuse_infinite(model, value, epoch, step, lr)
+            proof.see_gradients(model)
+            if clip_norm is not None:
+                nn.utils.clip_grad_norm_([p for _, p in model.trainable()], clip_norm)
+            optimizer.step()
+            tally.add(task, value, logits, labels)
+        score = evaluate(model, val, task=task, loss=loss, batch_size=batch_size) if val else None
+        seconds = time.perf_counter() - start
+        row = EpochRow(epoch + 1, "main", tally.score(), score, lr, seconds)
+        value_now = row.value(stopping.monitor)
+        is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)
+        best, waited = (value_now, 0) if is_best else (best, waited + 1)
+        yield row, is_best
+        if stopping.patience is not None and waited >= stopping.patience:
+            return
+
+
+def evaluate(
+    model: CompiledModel, source: Source, *, task: str, loss: Loss, batch_size: int
+) -> Score:
+    """Return loss and accuracy over a split, in eval mode."""
+    tally = _Tally()
+    for logits, labels in predict(model, source, batch_size=batch_size):
+        tally.add(task, loss(logits, labels), logits, labels)
+    return tally.score()
+
+
+def predict(
+    model: CompiledModel, source: Source, *, batch_size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield (logits, labels) in the order of the samples, in eval mode, without gradients."""
+    model.eval()
+    for rows, labels in source.batches(range(len(source.labels)), batch_size, 0):
+        with torch.no_grad():
+            yield model.suffix(*rows), labels
+
+
+class _Tally:
+    """Sums over an epoch, on the device, so that no step waits for a number."""
+
+    def __init__(self) -> None:
+        self.loss: Tensor | float = 0.0
+        self.correct: Tensor | int = 0
+        self.count = 0
+
+    def add(self, task: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+        self.loss = self.loss + loss.detach().double() * len(labels)
+        self.correct = self.correct + (predicted(task, logits.detach()) == labels).sum()
+        self.count += len(labels)
+
+    def score(self) -> Score:
+        return Score(float(self.loss) / max(self.count, 1), int(self.correct), self.count)
+
+
+def _refuse_infinite(
+    model: CompiledModel, loss: Tensor, epoch: int, step: int, lr: float
+) -> None:
+    if bool(torch.isfinite(loss)):
+        return
+    bad = [n for n, p in model.trainable() if not bool(torch.isfinite(p).all())]
+    raise NotFiniteLossError(
+        epoch=epoch + 1, step=step + 1, lr=lr, first_layer=bad[0] if bad else ""
+    )
