@@ -134,15 +134,19 @@ class PowerLossCalls(CountingCalls):
 
     _model_rmdir = _model_unlink
 
-    def disk_after_power_loss(self, place: Path, *, names_flushed_early: bool) -> None:
-        """Write what the disk holds; journals may flush renames long before the bytes."""
-        _restore(self.disk, place, names_flushed_early)
+    def disk_after_power_loss(self, place: Path, early: bool, early_inside: bool) -> None:
+        """Write what the disk holds.
+
+        A journal may write names long before the bytes; `early` says so of the names in the root,
+        `early_inside` of those in the folders below: they do not wait for each other.
+        """
+        _restore(self.disk, place, early, early_inside)
 
 
-def _restore(node: Node, place: Path, early: bool) -> None:
+def _restore(node: Node, place: Path, early: bool, early_inside: bool) -> None:
     if not node.folder:
         place.write_bytes(node.safe_data)
         return
     place.mkdir()
     for name, inside in (node.names if early else node.safe_names).items():
-        _restore(inside, place / name, early)
+        _restore(inside, place / name, early_inside, early_inside)

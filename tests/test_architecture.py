@@ -144,8 +144,9 @@ def write(source: Source) -> Iterator[str]:
 
 
 def opens_to_write(call: ast.Call) -> bool:
-    """Look for a mode among the texts given: the place of `mode` differs between open and Path."""
-    given = [*call.args, *(word.value for word in call.keywords if word.arg == "mode")]
+    """Look for a mode among the texts given; only the first of the plain `open` is surely a name."""
+    places = call.args[1:] if dotted(call.func) == "open" else call.args
+    given = [*places, *(word.value for word in call.keywords if word.arg == "mode")]
     modes = [value.value for value in given if isinstance(value, ast.Constant)]
     return any(
         isinstance(mode, str) and set(mode) <= set("rwxabt+") and set(mode) & set("wxa+")
@@ -210,7 +211,7 @@ GUARDS: dict[str, tuple[Callable[[Source], Iterator[str]], list[Example], list[E
     "long_function": (
         long_function,
         [(ELSEWHERE, LONG_FUNCTION), (ELSEWHERE, f"async {LONG_FUNCTION}")],
-        [(ELSEWHERE, "def f():\n    pass\n" + LONG_FUNCTION[9:])],
+        [(ELSEWHERE, LONG_FUNCTION.removesuffix("    pass\n"))],
     ),
     "nameless_module": (
         nameless_module,

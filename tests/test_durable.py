@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import os
 import subprocess
 from collections.abc import Callable, Iterator
@@ -68,8 +69,8 @@ class FolderCase:
         durable.sweep_temporaries(folder)
 
 
-CASES = [FileCase(), FolderCase()]
 Case = FileCase | FolderCase
+CASES: list[Case] = [FileCase(), FolderCase()]
 
 
 @contextlib.contextmanager
@@ -112,6 +113,7 @@ def test_any_call_that_fails_is_a_typed_error_and_loses_nothing(
             assert raised.exit_code == 74
             assert str(folder / "state") in str(raised)
             assert isinstance(raised.__cause__, OSError)
+        assert case.get(folder) in case.contents.values(), folder
         case.clean(folder)
         found = case.get(folder)
         assert found in case.contents.values(), folder
@@ -143,9 +145,9 @@ def power_cuts(tmp_path: Path, case: Case, mutant: Mutant | None = None) -> Iter
             calls.arm()
             case.put(folder, NEW)
         calls.close_all()
-        for flushed_early in (False, True):
-            after = tmp_path / f"{number}-after-{flushed_early}"
-            calls.disk_after_power_loss(after, names_flushed_early=flushed_early)
+        for early in itertools.product((False, True), repeat=2):
+            after = tmp_path / f"{number}-{early}"
+            calls.disk_after_power_loss(after, *early)
             yield verdict(case, after)
         if calls.count < number:
             if verdict(case, after) != "new":
@@ -167,7 +169,7 @@ def verdict(case: Case, folder: Path) -> str:
 def test_a_power_cut_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, case: Case) -> None:
     seen = list(power_cuts(tmp_path, case))
     assert set(seen) == {"old", "new"}
-    assert seen[-2:] == ["new", "new"]
+    assert seen[-4:] == ["new"] * 4
 
 
 MUTANTS = [(case, mutant) for case in CASES for mutant in Mutant]
@@ -198,7 +200,7 @@ def test_the_manifest_is_written_last_and_removed_first(tmp_path: Path) -> None:
 
     calls = Recording()
     with replaced_calls(calls):
-        durable.commit_folder(tmp_path / "state", OLD)
+        durable.commit_folder(tmp_path / "state", {"a": b"", **OLD})
         written = len(calls.log)
         durable.remove_folder(tmp_path / "state")
     assert calls.log[written - 3 : written] == [
@@ -207,7 +209,7 @@ def test_the_manifest_is_written_last_and_removed_first(tmp_path: Path) -> None:
         ("fsync", ""),
     ]
     assert calls.log[written] == ("unlink", durable.MANIFEST)
-    assert len(calls.log) == 3 * (len(OLD) + 1)
+    assert len(calls.log) == 3 * (len(OLD) + 2)
 
 
 def test_a_failed_fsync_is_never_retried(tmp_path: Path) -> None:
@@ -326,6 +328,23 @@ def test_append_line_takes_a_failed_line_back(tmp_path: Path, code: int) -> None
         calls.close_all()
         assert path.read_bytes() in (b"1\n", b"1\n2\n")
     assert calls.count < 5, "every call was failed"
+
+
+def test_append_line_takes_half_a_line_back(tmp_path: Path) -> None:
+    class FullInTheMiddle(system.SystemCalls):
+        room = 3
+
+        def write(self, fd: int, data: memoryview) -> int:
+            if not self.room:
+                raise OSError(errno.ENOSPC, "full")
+            count = super().write(fd, data[: self.room])
+            self.room -= count
+            return count
+
+    durable.write_file(tmp_path / "log", b"1\n")
+    with replaced_calls(FullInTheMiddle()), pytest.raises(DiskFullError):
+        durable.append_line(tmp_path / "log", "a longer line")
+    assert (tmp_path / "log").read_bytes() == b"1\n"
 
 
 # Damage

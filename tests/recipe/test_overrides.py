@@ -194,6 +194,13 @@ def test_names_with_dots_are_found_without_brackets():
     assert apply("~add.classifier.6.inputs")["add"]["classifier.6"] == {"layer": "linear", "out": 5}
 
 
+def test_the_longest_existing_name_wins():
+    setup = "resize={layer1: {out: 1}, layer1.conv: {out: 2}}"
+    resize = apply(setup, "resize.layer1.conv.out=3", "resize.layer1.out=4")["resize"]
+    assert (resize["layer1.conv"], resize["layer1"]) == ({"out": 3}, {"out": 4})
+    assert "layer1" in apply(setup, "~resize.layer1.conv")["resize"]
+
+
 def test_new_names_with_dots():
     assert apply("remove.classifier.7=drop")["remove"]["classifier.7"] == "drop"
     assert apply("remove.3.conv=drop")["remove"]["3.conv"] == "drop"

@@ -86,7 +86,7 @@ def _as_typed(override: Override, typed: Sequence[Override]) -> Override:
 def _hydra_value(override: Override) -> str:
     if override.delete:
         return _quote(_DELETED)
-    return override.function or ",".join(to_flow(value) for value in override.values)
+    return override.function or ",".join(_quote(to_flow(value)) for value in override.values)
 
 
 def _hydra_key(override: Override) -> str:

@@ -103,6 +103,8 @@ def train_recipe(
     last = {name: t.detach().clone() for name, t in model.state_dict().items()}
     record = {
         **_record(recipe, opened, splits, best, proved),
+        "trainable": sum(p.numel() for _, p in model.trainable()),
+        "lr": base_rate(recipe, model),
         "features": sources.told,
         "seconds": round(time.perf_counter() - started, 3),
         **environment(device),

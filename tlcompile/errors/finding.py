@@ -1,0 +1,68 @@
+"""A run, or what to predict on, cannot be found by its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from tlcompile.errors.base import did_you_mean, listed, one_line
+from tlcompile.errors.run import RunError
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownRunError(RunError):
+    """No run has this name."""
+
+    slug: ClassVar[str] = "unknown-run"
+    exit_code: ClassVar[int] = 2
+
+    name: str
+    runs: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"there is no run '{one_line(self.name)}'"
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": f"a run's folder: {listed(self.runs) or 'none here'}"}
+
+    def fix(self) -> str:
+        return did_you_mean(self.name, self.runs, "train first, or name the folder of a run")
+
+
+@dataclass(eq=False, kw_only=True)
+class AmbiguousRunError(RunError):
+    """Several runs begin with this name."""
+
+    slug: ClassVar[str] = "ambiguous-run"
+    exit_code: ClassVar[int] = 2
+
+    name: str
+    runs: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"{len(self.runs)} runs begin with '{one_line(self.name)}'"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": listed(self.runs)}
+
+    def fix(self) -> str:
+        return f"write {self.runs[-1] if self.runs else 'one of them'}"
+
+
+@dataclass(eq=False, kw_only=True)
+class FileExistsAlreadyError(RunError):
+    """A file would be overwritten."""
+
+    slug: ClassVar[str] = "file-exists"
+    exit_code: ClassVar[int] = 2
+
+    path: str
+
+    def headline(self) -> str:
+        return f"'{self.path}' exists already"
+
+    def facts(self) -> dict[str, str]:
+        return {"kept": "nothing was overwritten"}
+
+    def fix(self) -> str:
+        return "name another file with --out"

@@ -1,0 +1,45 @@
+"""`tlcompile.train`: what the command does, from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from torch import nn
+
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.recipe.load import load_recipe
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.folder import next_generation, read_record, run_folder
+from tlcompile.run.train import train_recipe
+from tlcompile.training.loop import EpochRow
+
+
+def train(
+    recipe: Recipe | str | Path,
+    overrides: Iterable[str] = (),
+    *,
+    base: nn.Module | None = None,
+    folder: str | Path | None = None,
+) -> tuple[CompiledModel, list[EpochRow]]:
+    """Train a recipe, as `tlcompile train` does.
+
+    Args:
+        recipe: A recipe, or a file's path.
+        overrides: Texts such as "freeze.upto=layer3", for a path.
+        base: Your own module instead of the recipe's base; it is copied first.
+        folder: Where the run goes; default: the recipe's own folder, or the next free one beside it.
+
+    Returns:
+        The model with its best epoch's weights, in eval mode, and one row an epoch.
+
+    Raises:
+        TLCompileError: Anything that the recipe, the data or the machine has to mend.
+    """
+    if not isinstance(recipe, Recipe):
+        recipe = load_recipe(recipe, overrides)
+    where = run_folder(recipe) if folder is None else Path(folder)
+    if folder is None and read_record(where) is not None:
+        where = next_generation(where)
+    result = train_recipe(recipe, where, base=base)
+    return result.model, result.history

@@ -1,0 +1,139 @@
+"""Hydra launches: one run, or every point of a sweep. The recipe itself never enters Hydra.
+
+Hydra parses the overrides (as text that only we read), multiplies sweeps into points, and launches.
+Its composed config is empty but for them, so a recipe cannot reach Hydra's own settings; each job
+applies its overrides to the recipe's own tree, where every value keeps its file, line and column.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import hydra
+from hydra.core.config_store import ConfigStore
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig
+
+from tlcompile.errors.recipe import OverrideSyntaxError
+from tlcompile.recipe.hydra_text import from_hydra, to_hydra_arguments
+from tlcompile.recipe.load import default_name, read_recipe, recipe_from
+from tlcompile.recipe.nodes import Mapping
+from tlcompile.recipe.overrides import Override, is_sweep
+from tlcompile.recipe.schema import Recipe
+
+# Hydra writes nothing of its own: a run's folder has the recipe, the record and the log we keep.
+CONFIG: dict[str, Any] = {
+    "defaults": [
+        "_self_",
+        {"override hydra/launcher": "tlcompile"},
+        {"override hydra/job_logging": "none"},
+        {"override hydra/hydra_logging": "none"},
+    ],
+    "hydra": {"output_subdir": None, "run": {"dir": "."}, "sweep": {"dir": ".", "subdir": "."}},
+}
+
+
+@dataclass
+class Session:
+    """What one command launches; the launcher plug-in and the jobs look it up here.
+
+    Attributes:
+        root: The recipe's tree, short forms spelled out.
+        path: The recipe's file.
+        typed: The overrides as typed, which lend their places to errors.
+        run_one: Trains one recipe; its result is kept.
+        run_points: Trains the points of a sweep.
+    """
+
+    root: Mapping
+    path: str
+    typed: Sequence[Override]
+    run_one: Callable[[Recipe], Any]
+    run_points: Callable[[list[tuple[str, ...]], list[Recipe]], Any]
+    results: list[Any] = field(default_factory=list)
+
+    def recipe(self, texts: Sequence[str]) -> Recipe:
+        """Return the recipe of one job, from the overrides that Hydra gave it."""
+        overrides = [from_hydra(text, self.typed) for text in texts]
+        return recipe_from(self.root, overrides, default_name(self.path))
+
+    def point(self, texts: Sequence[str]) -> tuple[str, ...]:
+        """Return the values of one job that the sweep chose, as `key=value` texts."""
+        swept = {override.key for override in self.typed if is_sweep(override)}
+        found = [from_hydra(text, self.typed) for text in texts]
+        return tuple(f"{o.key}={_value_text(o)}" for o in found if o.key in swept)
+
+
+def _value_text(override: Override) -> str:
+    from tlcompile.recipe.flow import to_flow
+
+    return to_flow(override.values[0])
+
+
+SESSION: list[Session] = []  # the command that this process runs; Hydra gives no way to pass it
+
+
+def launch(
+    session: Session, overrides: Sequence[Override], for_hydra: Sequence[str], multirun: bool
+) -> list[Any]:
+    """Compose and launch through Hydra; return what the jobs returned.
+
+    Args:
+        session: What is launched.
+        overrides: Of the recipe.
+        for_hydra: Of Hydra itself, from the user's own command line.
+        multirun: Whether sweeps are meant (-m).
+
+    Raises:
+        OverrideSyntaxError: A sweep without -m.
+        TLCompileError: What the jobs raised, in a single run.
+    """
+    for override in overrides:
+        if is_sweep(override) and not multirun:
+            raise OverrideSyntaxError(
+                text=override.text,
+                reason="several values are a sweep",
+                advice="add -m",
+                where=override.span_of_value,
+            )
+    ConfigStore.instance().store(name="tlcompile", node=CONFIG, provider="tlcompile")
+    argv = ["tlcompile", *(["-m"] if multirun else []), *for_hydra, *to_hydra_arguments(overrides)]
+    SESSION.append(session)
+    caught: list[BaseException] = []
+    try:
+        with mock.patch.object(sys, "argv", argv):
+            hydra.main(version_base="1.3", config_path=None, config_name="tlcompile")(
+                lambda config: _job(config, session, caught)
+            )()
+    finally:
+        SESSION.remove(session)
+    if caught:
+        raise caught[0]
+    return session.results
+
+
+def _job(_config: DictConfig, session: Session, caught: list[BaseException]) -> Any:
+    """Run one job. Errors are kept for the caller: Hydra would print a traceback of its own."""
+    try:
+        texts = HydraConfig.get().overrides.task
+        result = session.run_one(session.recipe(texts))
+        session.results.append(result)
+        return result
+    except BaseException as error:
+        caught.append(error)
+        return None
+
+
+def open_session(
+    path: str,
+    typed: Sequence[Override],
+    run_one: Callable[[Recipe], Any],
+    run_points: Callable[[list[tuple[str, ...]], list[Recipe]], Any],
+) -> Session:
+    """Read the recipe and prepare a launch."""
+    return Session(read_recipe(Path(path)), path, typed, run_one, run_points)

@@ -1,0 +1,99 @@
+"""Judge a finished run's best weights on labelled images: its own validation split, or a folder."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+
+from tlcompile.bundle import Bundle, load_bundle
+from tlcompile.data.folder import scan_folder
+from tlcompile.data.loading import load_images
+from tlcompile.data.samples import Samples
+from tlcompile.errors.data import UnknownClassError
+from tlcompile.features.prefix import Prefix
+from tlcompile.features.sources import LiveSource
+from tlcompile.recipe.load import load_recipe
+from tlcompile.run.device import available_devices, exactly
+from tlcompile.run.find import find_run
+from tlcompile.run.say import say, table
+from tlcompile.run.splits import open_splits
+from tlcompile.run.train import as_data
+from tlcompile.training.loop import predict
+from tlcompile.training.losses import build_loss, predicted
+from tlcompile.training.metrics import Score
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run", help="a run's folder, or a unique prefix of its name")
+    parser.add_argument("folder", nargs="?", help="class folders; default: the run's validation images")
+    parser.add_argument("--json", action="store_true", help="print data instead of a table")
+    parser.add_argument("--workers", type=int, default=2, help="threads that decode images")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print accuracy, and accuracy by class."""
+    folder = find_run(options.run)
+    bundle = load_bundle(folder)
+    samples = _labelled(bundle, options.folder) if options.folder else _own(folder, bundle)
+    score, by_class = judge(bundle, samples, workers=options.workers)
+    if options.json:
+        say(json.dumps({**as_data(score), "classes": {c: as_data(s) for c, s in by_class.items()}}))
+        return 0
+    rows = [(c, s.correct, s.count, f"{100 * s.accuracy:.1f} %") for c, s in by_class.items()]
+    table("", ("class", "correct", "n", "accuracy"), rows)
+    say(f"accuracy {score.worded()}, loss {score.loss:.4f}")
+    return 0
+
+
+def _own(folder: Path, bundle: Bundle) -> Samples:
+    """Return the validation images that the run was judged by."""
+    inner = folder / "bundle" if (folder / "bundle").is_dir() else folder
+    recipe = load_recipe(inner / "recipe.yaml")
+    splits = open_splits(recipe, bundle.preprocessing.channels, say)
+    return splits.val or splits.train
+
+
+def _labelled(bundle: Bundle, folder: str) -> Samples:
+    """Return a folder's images with the bundle's labels, mapped by name.
+
+    Raises:
+        UnknownClassError: The folder has a class that the model does not know.
+    """
+    splits = scan_folder(folder, bundle.preprocessing.channels)
+    samples = splits.get("all") or splits.get("test") or splits.get("val") or splits["train"]
+    unknown = tuple(c for c, n in samples.counts().items() if n and c not in bundle.classes)
+    if unknown:
+        raise UnknownClassError(names=unknown, classes=bundle.classes, place=folder)
+    labels = tuple(bundle.classes.index(samples.classes[label]) for label in samples.labels)
+    return Samples(samples.ids, labels, bundle.classes, samples.read)
+
+
+def judge(bundle: Bundle, samples: Samples, *, workers: int) -> tuple[Score, dict[str, Score]]:
+    """Return the score of all samples, and of each class that has any."""
+    exactly()
+    device = torch.device(available_devices()[0])
+    model = bundle.model.to(device)
+    prefix = Prefix(model, bundle.chunk_size, device)
+
+    def load(indices: object, _epoch: int) -> torch.Tensor:
+        return load_images(samples, indices, bundle.preprocessing, workers=workers)  # type: ignore[arg-type]
+
+    source = LiveSource(load, prefix, torch.tensor(samples.labels))
+    loss = build_loss(bundle.task)
+    logits = torch.cat([out.cpu() for out, _ in predict(model, source, batch_size=bundle.chunk_size)])
+    by_class = {}
+    for index, name in enumerate(bundle.classes):
+        mine = source.labels == index
+        if bool(mine.any()):
+            by_class[name] = _score(bundle.task, loss, logits[mine], source.labels[mine])
+    return _score(bundle.task, loss, logits, source.labels), by_class
+
+
+def _score(task: str, loss: object, logits: torch.Tensor, labels: torch.Tensor) -> Score:
+    assert callable(loss)
+    correct = int((predicted(task, logits) == labels).sum())
+    return Score(float(loss(logits, labels)), correct, len(labels))

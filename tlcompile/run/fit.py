@@ -1,0 +1,43 @@
+"""Compile and train a recipe, once or at every point of a sweep (-m). Hydra launches both."""
+
+from __future__ import annotations
+
+import argparse
+from functools import partial
+
+from tlcompile.errors.recipe import OverrideSyntaxError
+from tlcompile.recipe.overrides import split_arguments
+from tlcompile.run.app import launch, open_session
+from tlcompile.run.single import run_single
+from tlcompile.run.sweep import run_points
+
+FLAGS = ("--again", "--resume")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments; overrides and flags may stand in any order behind the recipe."""
+    parser.add_argument("recipe", help="a YAML file")
+    parser.add_argument(
+        "rest", nargs=argparse.REMAINDER, metavar="key=value",
+        help="overrides; with -m (--multirun) a,b,c is a sweep; --again starts a finished run anew",
+    )  # fmt: skip
+
+
+def run(options: argparse.Namespace) -> int:
+    """Launch through Hydra."""
+    again = "--again" in options.rest
+    rest = [word for word in options.rest if word not in FLAGS]
+    overrides, for_hydra, flags = split_arguments(rest)
+    session = open_session(
+        options.recipe,
+        overrides,
+        run_one=partial(run_single, path=options.recipe, again=again),
+        run_points=partial(run_points, again=again),
+    )
+    multirun = any(flag in ("-m", "--multirun") for flag in flags)
+    if multirun and not any(len(o.values) > 1 or o.function for o in overrides) and not for_hydra:
+        raise OverrideSyntaxError(
+            text="-m", reason="there is nothing to sweep", advice="freeze.upto=a,b,c -m"
+        )
+    launch(session, overrides, for_hydra, multirun)
+    return 0

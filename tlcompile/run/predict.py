@@ -1,0 +1,122 @@
+"""Say what is on images: files, or folders of images, by a finished run's best weights."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tlcompile.bundle import Bundle, load_bundle
+from tlcompile.data.images import read_image
+from tlcompile.data.loading import load_images
+from tlcompile.data.samples import Samples
+from tlcompile.durable.files import write_file
+from tlcompile.errors.data import MissingFolderError, NoImagesError
+from tlcompile.features.prefix import Prefix, chunks_of
+from tlcompile.run.device import available_devices, exactly
+from tlcompile.run.find import find_run
+from tlcompile.run.say import progress, say, table
+from tlcompile.training.losses import probabilities
+
+ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the arguments."""
+    parser.add_argument("run", help="a run's folder, or a unique prefix of its name")
+    parser.add_argument("images", nargs="+", help="image files, or folders of images")
+    parser.add_argument("--out", metavar="FILE.csv", help="also write every probability")
+    parser.add_argument("--json", action="store_true", help="print data instead of a table")
+    parser.add_argument("--workers", type=int, default=2, help="threads that decode images")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print one line an image."""
+    bundle = load_bundle(find_run(options.run))
+    paths = find_images(options.images)
+    chances = predict_images(bundle, paths, workers=options.workers)
+    rows = [(str(path), *best_of(bundle, row)) for path, row in zip(paths, chances, strict=True)]
+    if options.out:
+        write_file(Path(options.out), _csv(bundle, paths, chances))
+    if options.json:
+        say(json.dumps([_as_data(bundle, p, c) for p, c in zip(paths, chances, strict=True)]))
+    else:
+        table("", ("image", "class", "probability"), rows)
+    return 0
+
+
+def best_of(bundle: Bundle, chances: Tensor) -> tuple[str, str]:
+    """Return the most likely class and its probability."""
+    index = int(chances.argmax())
+    return bundle.classes[index], f"{float(chances[index]):.3f}"
+
+
+def find_images(names: Sequence[str]) -> list[Path]:
+    """Return the image files that names stand for; folders are searched, in sorted order.
+
+    Raises:
+        MissingFolderError: There is no such file or folder.
+        NoImagesError: A folder has no image.
+    """
+    found: list[Path] = []
+    for name in names:
+        path = Path(name)
+        if path.is_dir():
+            inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS]
+            if not inside:
+                raise NoImagesError(path=str(path), loose=0)
+            found += inside
+        elif path.is_file():
+            found.append(path)
+        else:
+            raise MissingFolderError(path=str(path), near="")
+    return found
+
+
+def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Tensor:
+    """Return the probabilities of every image.
+
+    Shape:
+        out: (N, classes), on the CPU
+    """
+    channels = bundle.preprocessing.channels
+    samples = Samples(
+        ids=tuple(map(str, paths)),
+        labels=(0,) * len(paths),
+        classes=bundle.classes,
+        read=lambda index: read_image(paths[index], channels),
+    )
+    exactly()
+    device = torch.device(available_devices()[0])
+    model = bundle.model.to(device).eval()
+    prefix = Prefix(model, bundle.chunk_size, device)
+    parts = []
+    with progress("images", len(paths)) as advance:
+        for chunk in chunks_of(range(len(paths)), bundle.chunk_size):
+            images = load_images(samples, chunk, bundle.preprocessing, workers=workers)
+            with torch.no_grad():
+                logits = model.suffix(*prefix(images))
+            parts.append(probabilities(bundle.task, logits).cpu())
+            advance(len(chunk))
+    return torch.cat(parts)
+
+
+def _csv(bundle: Bundle, paths: Sequence[Path], chances: Tensor) -> bytes:
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(("image", "class", *bundle.classes))
+    for path, row in zip(paths, chances.tolist(), strict=True):
+        best = bundle.classes[row.index(max(row))]
+        writer.writerow((path, best, *(f"{chance:.6f}" for chance in row)))
+    return text.getvalue().encode()
+
+
+def _as_data(bundle: Bundle, path: Path, chances: Tensor) -> dict[str, object]:
+    named = dict(zip(bundle.classes, chances.tolist(), strict=True))
+    return {"image": str(path), "class": max(named, key=named.__getitem__), "probabilities": named}
