@@ -68,7 +68,10 @@ class DanglingError(GraphError):
         return f"'{self.removed}' is removed, and {listed([repr(r) for r in self.readers])} still reads it"
 
     def facts(self) -> dict[str, str]:
-        return {"found": f"{len(self.readers)} kept reader(s)", "wanted": "no reader, or a stand-in"}
+        return {
+            "found": f"{len(self.readers)} kept reader(s)",
+            "wanted": "no reader, or a stand-in",
+        }
 
     def fix(self) -> str:
         return (
@@ -132,7 +135,10 @@ class NameTakenError(GraphError):
         return f"the base model keeps a vertex '{self.name}'"
 
     def facts(self) -> dict[str, str]:
-        return {"found": "two vertices of one name", "wanted": "a new name, or the old one replaced"}
+        return {
+            "found": "two vertices of one name",
+            "wanted": "a new name, or the old one replaced",
+        }
 
     def fix(self) -> str:
         return f"write remove: {{{self.name}: replace}}, or give the added layer another name"

@@ -14,7 +14,9 @@ from torch import fx, nn
 from tlcompile.graph.names import VERTEX, assign_names
 from tlcompile.graph.trace import trace_module
 
-FRESH = "fresh"  # node.meta key: why a vertex' weights are new ("added", "replaced", "resized", ...)
+FRESH = (
+    "fresh"  # node.meta key: why a vertex' weights are new ("added", "replaced", "resized", ...)
+)
 
 
 @dataclass

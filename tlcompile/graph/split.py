@@ -153,9 +153,7 @@ def _rebuilt(suffix: fx.Graph, node: fx.Node, first: fx.Node) -> Any:
     one, other = node.meta[VALUES]
     leaves, tree = pytree.tree_flatten(one)
     others = pytree.tree_leaves(other)
-    built = [
-        _rebuilt_leaf(suffix, node, first, a, b) for a, b in zip(leaves, others, strict=True)
-    ]
+    built = [_rebuilt_leaf(suffix, node, first, a, b) for a, b in zip(leaves, others, strict=True)]
     return pytree.tree_unflatten(built, tree)
 
 
@@ -172,4 +170,3 @@ def _rebuilt_leaf(suffix: fx.Graph, node: fx.Node, first: fx.Node, one: Any, oth
     raise NotSplittableError(
         name=name_of(node), value=type(one).__name__, reason="it depends on the batch's values"
     )
-

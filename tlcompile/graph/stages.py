@@ -86,7 +86,9 @@ def _depth(node: fx.Node) -> int:
     own = name_of(node).split(".")
     following = node.next
     after = name_of(following).split(".") if following.op != "output" else [""]
-    shared = sum(1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(own, after, strict=False)))
+    shared = sum(
+        1 for _ in itertools.takewhile(lambda p: p[0] == p[1], zip(own, after, strict=False))
+    )
     return shared + 1
 
 

@@ -27,7 +27,9 @@ def check_name(name: str) -> None:
         if not (part.isidentifier() or (part.isdigit() and part.isascii())) or not part.isascii():
             raise BadNameError(name=name, reason=f"the part '{part}'")
         if keyword.iskeyword(part) or part in _RESERVED:
-            raise BadNameError(name=name, reason=f"'{part}' is a word of Python or of torch.nn.Module")
+            raise BadNameError(
+                name=name, reason=f"'{part}' is a word of Python or of torch.nn.Module"
+            )
 
 
 def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
@@ -91,9 +93,7 @@ def sort_vertices(model_graph: ModelGraph) -> None:
     nodes = list(model_graph.graph.nodes)
     order: dict[fx.Node, None] = {}
     while len(order) < len(nodes):
-        ready = [
-            n for n in nodes if n not in order and all(s in order for s in n.all_input_nodes)
-        ]
+        ready = [n for n in nodes if n not in order and all(s in order for s in n.all_input_nodes)]
         if not ready:
             raise CycleError(names=_circle([n for n in nodes if n not in order]))
         # One at a time keeps the old order wherever it is valid.

@@ -55,7 +55,11 @@ class _Tracer(fx.Tracer):
         return _is_layer(m) and not isinstance(m, CONTAINERS)
 
     def call_module(
-        self, m: nn.Module, forward: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        m: nn.Module,
+        forward: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
     ) -> Any:
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
@@ -75,7 +79,8 @@ class _Tracer(fx.Tracer):
 def _is_layer(module: nn.Module) -> bool:
     """Tell whether a module is, or derives from, one of torch.nn's own layers and has no children."""
     own = any(
-        base.__module__.startswith("torch.nn") and base is not nn.Module for base in type(module).__mro__
+        base.__module__.startswith("torch.nn") and base is not nn.Module
+        for base in type(module).__mro__
     )
     return own and not any(True for _ in module.children())
 

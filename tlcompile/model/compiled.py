@@ -205,4 +205,3 @@ class CompiledModel(nn.Module):
             )
             for name, tensor in self.state_dict().items()
         ]
-

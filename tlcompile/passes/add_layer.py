@@ -83,9 +83,7 @@ class AddLayer(Pass):
         if not self.layer.inputs:
             sources = crossing(replaced)[0] if replaced else []
         else:
-            find = partial(
-                find_vertex, model_graph.graph, model_graph.module, model_graph.model
-            )
+            find = partial(find_vertex, model_graph.graph, model_graph.module, model_graph.model)
             sources = [find(name) for name in self.layer.inputs]
         for source in sources:
             if DOOMED in source.meta:
@@ -175,9 +173,7 @@ class AddLayer(Pass):
 
     def _feed(self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node) -> None:
         for name in self.layer.feeds:
-            reader = find_vertex(
-                model_graph.graph, model_graph.module, model_graph.model, name
-            )
+            reader = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
             read = [source for source in sources if source in reader.all_input_nodes]
             if not read:
                 raise NoEffectError(

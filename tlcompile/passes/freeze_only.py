@@ -24,7 +24,5 @@ class FreezeOnly(Pass):
 
     def apply(self, model_graph: ModelGraph) -> None:
         """Mark the vertices."""
-        region = find_region(
-            model_graph.graph, model_graph.module, model_graph.model, self.vertex
-        )
+        region = find_region(model_graph.graph, model_graph.module, model_graph.model, self.vertex)
         model_graph.frozen_alone |= {name_of(node) for node in region}

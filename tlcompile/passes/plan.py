@@ -189,9 +189,7 @@ def _freeze_misfits(
 
 
 def _edit_word(recipe: Recipe, name: str) -> str:
-    hows = {
-        how for v, how in recipe.remove.items() if name == v or name.startswith(f"{v}.")
-    }
+    hows = {how for v, how in recipe.remove.items() if name == v or name.startswith(f"{v}.")}
     return {"replace": "replaced", "bypass": "bypassed"}.get(next(iter(hows), ""), "removed")
 
 
@@ -214,16 +212,6 @@ def _not_yet(recipe: Recipe) -> Iterator[NotYetError]:
     if recipe.resize:
         yield NotYetError(
             what="resize", instead="remove: replace the layer and its readers", key=("resize",)
-        )
-    if recipe.base.run is not None:
-        yield NotYetError(
-            what="base.run", instead="name base.model and base.weights", key=("base", "run")
-        )
-    if recipe.features.views is not None:
-        yield NotYetError(
-            what="features.views",
-            instead="write features: {cache: off}, which augments live",
-            key=("features", "views"),
         )
     if recipe.fine_tune.phases is not None:
         yield NotYetError(

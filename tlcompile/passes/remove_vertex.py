@@ -36,9 +36,7 @@ class RemoveVertex(Pass):
 
     def apply(self, model_graph: ModelGraph) -> None:
         """Doom the region."""
-        region = find_region(
-            model_graph.graph, model_graph.module, model_graph.model, self.vertex
-        )
+        region = find_region(model_graph.graph, model_graph.module, model_graph.model, self.vertex)
         for node in region:
             node.meta[DOOMED] = self.how
             model_graph.dropped[name_of(node)] = f"{self.how} {self.vertex}"

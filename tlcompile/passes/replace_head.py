@@ -75,27 +75,31 @@ class ReplaceHead(Pass):
     def _swap(self, model_graph: ModelGraph, head: Head) -> None:
         node = head.classifier
         old = (
-            model_graph.module.get_submodule(str(node.target))
-            if node.op == "call_module"
-            else None
+            model_graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         )
         shape = shape_of(node.all_input_nodes[0])
         assert shape is not None
         match old:
             case nn.Linear():
-                call = "nn.Linear", {
-                    "in_features": shape[-1],
-                    "out_features": self.classes,
-                    "bias": old.bias is not None,
-                }
+                call = (
+                    "nn.Linear",
+                    {
+                        "in_features": shape[-1],
+                        "out_features": self.classes,
+                        "bias": old.bias is not None,
+                    },
+                )
             case nn.Conv2d() if set(old.kernel_size) == {1}:
-                call = "nn.Conv2d", {
-                    "in_channels": shape[0],
-                    "out_channels": self.classes,
-                    "kernel_size": old.kernel_size,
-                    "stride": old.stride,
-                    "bias": old.bias is not None,
-                }
+                call = (
+                    "nn.Conv2d",
+                    {
+                        "in_channels": shape[0],
+                        "out_channels": self.classes,
+                        "kernel_size": old.kernel_size,
+                        "stride": old.stride,
+                        "bias": old.bias is not None,
+                    },
+                )
             case _:
                 kind = type(old).__name__ if old is not None else str(node.target)
                 reason = f"'{name_of(node)}' is a {kind}"

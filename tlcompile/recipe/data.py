@@ -38,7 +38,9 @@ class Data(Section):
     dataset: Dataset | None = Field(None, description="A named data set; `digits` is bundled.")
     split: Split = Field(Split(), description="Used where there is no val/ folder.")
     classes: Names | None = Field(None, description="A subset, in this order.")
-    per_class: Positive | None = Field(None, description="Training images a class, drawn by the seed.")
+    per_class: Positive | None = Field(
+        None, description="Training images a class, drawn by the seed."
+    )
     augment: Augment = Field(Augment(), description="Random changes to images.")
 
     @model_validator(mode="after")
@@ -51,7 +53,13 @@ class Data(Section):
 class Features(Section):
     """Outputs of the frozen part, computed once for an image."""
 
-    cache: Literal["auto", "off"] = Field("auto", description="Keep them for the run, or compute each epoch.")
-    batch_size: Positive = Field(32, description="Images a pass of the frozen part; part of the result's bits.")
-    precision: Literal["exact"] = Field("exact", description="fp32, equal to the bit to the live model.")
+    cache: Literal["auto", "off"] = Field(
+        "auto", description="Keep them for the run, or compute each epoch."
+    )
+    batch_size: Positive = Field(
+        32, description="Images a pass of the frozen part; part of the result's bits."
+    )
+    precision: Literal["exact"] = Field(
+        "exact", description="fp32, equal to the bit to the live model."
+    )
     views: Positive | None = Field(None, description="Cached augmented views an image.")

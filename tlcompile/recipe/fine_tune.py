@@ -110,23 +110,30 @@ class Phase(Section):
     freeze: object | None = Field(None, description="As the section `freeze`.")
     epochs: Positive | None = Field(None, description="Passes over the training images.")
     lr: Rate | None = Field(None, description="Learning rate.")
-    layer_decay: Rate | None = Field(None, description="Factor of the rate a stage nearer the input.")
+    layer_decay: Rate | None = Field(
+        None, description="Factor of the rate a stage nearer the input."
+    )
     until: object | None = Field(None, description="When to go on.")
 
 
 class FineTune(Section):
     """How the trainable part is trained."""
 
-    seed: Seed = Field(42, description="Of the new layers, the order of images, augmentation, dropout.")
+    seed: Seed = Field(
+        42, description="Of the new layers, the order of images, augmentation, dropout."
+    )
     optimizer: AnyOptimizer = Field(AdamW(name="adamw"), description="torch.optim's, by name.")
     schedule: AnySchedule = Field(Cosine(name="cosine"), description="How the rate changes.")
     epochs: Positive = Field(10, description="Passes over the training images.")
     batch_size: Positive = Field(32, description="Images a step, per device.")
     monitor: Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"] = Field(
-        "val/accuracy", description="Which value names the best epoch; losses fall, accuracies rise."
+        "val/accuracy",
+        description="Which value names the best epoch; losses fall, accuracies rise.",
     )
     early_stop: EarlyStop | None = Field(None, description="Stop early; default: never.")
-    label_smoothing: Probability = Field(0.0, description="Share of the target spread over all classes.")
+    label_smoothing: Probability = Field(
+        0.0, description="Share of the target spread over all classes."
+    )
     clip_norm: Rate | None = Field(None, description="Largest norm of all gradients together.")
     activation: Activation | None = Field(None, description="Of new layers that name none.")
     dropout: Probability | None = Field(None, description="Behind new layers that name none.")
@@ -138,5 +145,7 @@ class FineTune(Section):
     @model_validator(mode="after")
     def _epochs_or_phases(self) -> FineTune:
         if self.phases is not None and "epochs" in self.model_fields_set:
-            raise ValueError("epochs stands beside phases, where it has no effect: each phase has its own")
+            raise ValueError(
+                "epochs stands beside phases, where it has no effect: each phase has its own"
+            )
         return self

@@ -25,7 +25,9 @@ def _allow_short(properties: dict[str, Any], name: str, key: str) -> None:
     """Let a section also be one value, or for `upto` a list of them."""
     long = properties[name]
     described = {k: long.pop(k) for k in ("description", "default") if k in long}
-    short: list[dict[str, Any]] = [{"type": ["string", "number"], "description": f"short for {key}"}]
+    short: list[dict[str, Any]] = [
+        {"type": ["string", "number"], "description": f"short for {key}"}
+    ]
     if key == "upto":
         short.append({"type": "array", "description": "several freeze points"})
     properties[name] = {**described, "anyOf": [long, *short]}

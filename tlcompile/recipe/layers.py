@@ -51,7 +51,9 @@ class Layer(Section):
     num_inputs: ClassVar[tuple[int, int]] = (1, 1)
     wants: ClassVar[str] = "any shape"
 
-    inputs: Names = Field((), description="Vertices that it reads; several are concatenated only by `concat`.")
+    inputs: Names = Field(
+        (), description="Vertices that it reads; several are concatenated only by `concat`."
+    )
     feeds: Names = Field((), description="Kept readers of its input that read this layer instead.")
 
     def accepts(self, shapes: Sequence[Shape]) -> bool:
@@ -67,9 +69,15 @@ class Parametric(Layer):
     """A layer with weights. It is a region: layer, then norm, activation, dropout."""
 
     norm: Literal["batch", "layer"] | None = Field(None, description="Normalisation behind it.")
-    activation: Activation | None = Field(None, description="Default: fine_tune.activation, not on outputs.")
-    dropout: Probability | None = Field(None, description="Drop probability behind it; default: fine_tune.dropout.")
-    init: Init | None = Field(None, description="Of the weight, by torch.nn.init; default: fine_tune.init.")
+    activation: Activation | None = Field(
+        None, description="Default: fine_tune.activation, not on outputs."
+    )
+    dropout: Probability | None = Field(
+        None, description="Drop probability behind it; default: fine_tune.dropout."
+    )
+    init: Init | None = Field(
+        None, description="Of the weight, by torch.nn.init; default: fine_tune.init."
+    )
     bias: bool = Field(True, description="Whether it has a bias.")
 
     def width(self, classes: int) -> int:

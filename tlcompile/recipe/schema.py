@@ -22,7 +22,9 @@ class Base(Section):
     weights: Text = Field(
         "default", description="`default`, a name of the zoo, a .safetensors or .pth file, or none."
     )
-    size: Positive | None = Field(None, description="Image side, pixels; default: the weights' own.")
+    size: Positive | None = Field(
+        None, description="Image side, pixels; default: the weights' own."
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> Base:
@@ -91,7 +93,9 @@ class Recipe(Section):
     )
     resize: dict[Name, Resize] = Field({}, description="Layers to make wider or narrower.")
     add: dict[Name, AnyLayer] = Field({}, description="New layers, by name.")
-    outputs: Names | None = Field(None, description="What the model returns; default: the base's own.")
+    outputs: Names | None = Field(
+        None, description="What the model returns; default: the base's own."
+    )
     task: Literal["classification", "binary", "multilabel", "regression", "segmentation"] = Field(
         "classification", description="Decides loss, metrics and the number of logits."
     )

@@ -28,7 +28,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments that check and plan share."""
     parser.add_argument("recipe", help="a YAML file")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="as for train")
-    parser.add_argument("--classes", type=int, metavar="N", help="number of classes, if only data tell")
+    parser.add_argument(
+        "--classes", type=int, metavar="N", help="number of classes, if only data tell"
+    )
     parser.add_argument("--json", action="store_true", help="print data instead of text")
 
 

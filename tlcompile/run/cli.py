@@ -69,7 +69,10 @@ def _known_verb(parser: argparse.ArgumentParser, word: str) -> bool:
         return word in VERBS
     from tlcompile.errors.base import did_you_mean
 
-    parser.exit(2, f"tlcompile: there is no verb '{word}'\n  fix  {did_you_mean(word, VERBS, 'see --help')}\n")
+    parser.exit(
+        2,
+        f"tlcompile: there is no verb '{word}'\n  fix  {did_you_mean(word, VERBS, 'see --help')}\n",
+    )
 
 
 def _guarded(run: object, options: argparse.Namespace) -> int:

@@ -29,7 +29,9 @@ from tlcompile.training.metrics import Score
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run", help="a run's folder, or a unique prefix of its name")
-    parser.add_argument("folder", nargs="?", help="class folders; default: the run's validation images")
+    parser.add_argument(
+        "folder", nargs="?", help="class folders; default: the run's validation images"
+    )
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode images")
 
@@ -84,7 +86,9 @@ def judge(bundle: Bundle, samples: Samples, *, workers: int) -> tuple[Score, dic
 
     source = LiveSource(load, prefix, torch.tensor(samples.labels))
     loss = build_loss(bundle.task)
-    logits = torch.cat([out.cpu() for out, _ in predict(model, source, batch_size=bundle.chunk_size)])
+    logits = torch.cat(
+        [out.cpu() for out, _ in predict(model, source, batch_size=bundle.chunk_size)]
+    )
     by_class = {}
     for index, name in enumerate(bundle.classes):
         mine = source.labels == index

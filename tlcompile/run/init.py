@@ -39,7 +39,9 @@ fine_tune:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("--base", required=True, metavar="MODEL", help="a base model of the zoo")
-    parser.add_argument("--data", required=True, metavar="FOLDER", help="class folders, or train/ and val/")
+    parser.add_argument(
+        "--data", required=True, metavar="FOLDER", help="class folders, or train/ and val/"
+    )
     parser.add_argument("--out", default="recipe.yaml", metavar="FILE", help="default: recipe.yaml")
 
 
@@ -50,7 +52,9 @@ def run(options: argparse.Namespace) -> int:
         raise UnknownModelError(name=options.base, models=tuple(names))
     splits = scan_folder(options.data)
     train = splits.get("all") or splits["train"]
-    images = f"{len(train)} training images of {len(train.classes)} classes: {', '.join(train.classes)}"
+    images = (
+        f"{len(train)} training images of {len(train.classes)} classes: {', '.join(train.classes)}"
+    )
     out = Path(options.out)
     if out.exists():
         raise FileExistsAlreadyError(path=str(out))

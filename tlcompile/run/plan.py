@@ -37,9 +37,7 @@ class Plan:
             "dropped": self.dropped,
             "parameters": {"trainable": self.trainable, "frozen": self.frozen},
             "lr": self.lr,
-            "boundary": [
-                {"vertex": v, "shape": list(s), "bytes": b} for v, s, b in self.boundary
-            ],
+            "boundary": [{"vertex": v, "shape": list(s), "bytes": b} for v, s, b in self.boundary],
             "notes": list(self.notes),
         }
 

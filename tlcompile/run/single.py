@@ -56,8 +56,7 @@ def best_line(record: dict[str, Any]) -> str:
 def next_commands(path: str, folder: Path, result: RunResult) -> list[str]:
     """Return the three commands that one types next."""
     return [
-        "next        "
-        f"tlcompile predict {folder} IMAGE_OR_FOLDER    # what is on an image",
+        f"next        tlcompile predict {folder} IMAGE_OR_FOLDER    # what is on an image",
         f"            tlcompile evaluate {folder} FOLDER            # judge it on other images",
         f"            tlcompile train {path} freeze=none fine_tune.optimizer.lr=1e-4    # thaw all",
     ]

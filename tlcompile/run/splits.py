@@ -59,9 +59,7 @@ def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
         found = _find(recipe, channels, say)
         splits = _split(recipe, found)
         if recipe.task == "binary" and len(splits.classes) != 2:
-            raise WrongClassCountError(
-                task="binary", wanted=2, found=splits.classes, key=("task",)
-            )
+            raise WrongClassCountError(task="binary", wanted=2, found=splits.classes, key=("task",))
         return splits
     except TLCompileError as error:
         source = "dataset" if recipe.data.dataset else "folder"

@@ -70,13 +70,13 @@ def _folder_name(overrides: tuple[str, ...]) -> str:
     text = ",".join(overrides)
     name = re.sub(r"[^A-Za-z0-9_.=,-]", "_", text)
     # Two points whose names differ in other characters alone keep two folders.
-    suffix = "" if name == text and len(name) < 100 else hashlib.sha256(text.encode()).hexdigest()[:8]
+    suffix = (
+        "" if name == text and len(name) < 100 else hashlib.sha256(text.encode()).hexdigest()[:8]
+    )
     return f"{name[:90]}-{suffix}" if suffix else name
 
 
-def _run_point(
-    overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool
-) -> Point:
+def _run_point(overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool) -> Point:
     freeze = " + ".join(str(getattr(p, "vertex", p)) for p in recipe.freeze.upto)
     record = None if again else read_record(folder)
     start = time.perf_counter()
@@ -92,9 +92,7 @@ def _run_point(
     return _row(overrides, freeze, record, folder)
 
 
-def _row(
-    overrides: tuple[str, ...], freeze: str, record: dict[str, Any], folder: Path
-) -> Point:
+def _row(overrides: tuple[str, ...], freeze: str, record: dict[str, Any], folder: Path) -> Point:
     best = record["best"]
     split, metric = record["monitor"].split("/")
     score = best[split] or best["train"]

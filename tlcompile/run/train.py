@@ -145,7 +145,12 @@ class _Sources:
     """Builds the source of each split; keeps features where they pay and fit."""
 
     def __init__(
-        self, recipe: Recipe, opened: BaseModel, model: CompiledModel, device: torch.device, say: Say
+        self,
+        recipe: Recipe,
+        opened: BaseModel,
+        model: CompiledModel,
+        device: torch.device,
+        say: Say,
     ) -> None:
         self.recipe, self.opened, self.model, self.say = recipe, opened, model, say
         self.prefix = Prefix(model, recipe.features.batch_size, device)
@@ -191,9 +196,7 @@ class _Sources:
         seed = self.recipe.fine_tune.seed
         changed = Augmentation(augment, size, seed, epoch) if augment else None
         workers = self.recipe.run.workers
-        return load_images(
-            samples, indices, preprocessing, workers=workers, augmentation=changed
-        )
+        return load_images(samples, indices, preprocessing, workers=workers, augmentation=changed)
 
 
 def _epochs(
@@ -260,7 +263,9 @@ def _test_once(
         return None
     source = sources._source("test", splits.test, (), 1, live=False)
     loss = build_loss(recipe.task)
-    score = evaluate(model, source, task=recipe.task, loss=loss, batch_size=sources.prefix.chunk_size)
+    score = evaluate(
+        model, source, task=recipe.task, loss=loss, batch_size=sources.prefix.chunk_size
+    )
     say(f"test (used once): accuracy {score.worded()}, loss {score.loss:.4f}")
     return as_data(score)
 
@@ -300,5 +305,3 @@ def as_data(score: Score) -> dict[str, Any]:
         "n": score.count,
         "interval95": [low, high],
     }
-
-

@@ -167,9 +167,7 @@ class _Tally:
         return Score(float(self.loss) / max(self.count, 1), int(self.correct), self.count)
 
 
-def _refuse_infinite(
-    model: CompiledModel, loss: Tensor, epoch: int, step: int, lr: float
-) -> None:
+def _refuse_infinite(model: CompiledModel, loss: Tensor, epoch: int, step: int, lr: float) -> None:
     if bool(torch.isfinite(loss)):
         return
     bad = [n for n, p in model.trainable() if not bool(torch.isfinite(p).all())]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.graph import NotYetError
 from tlcompile.errors.weights import RandomFrozenError, UnknownModelError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.zoo import bundled
@@ -32,6 +33,9 @@ def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
     base = recipe.base
     name = base.model or ""
     try:
+        if base.run is not None:
+            instead = "name base.model and base.weights"
+            raise NotYetError(what="base.run", instead=instead, key=("base", "run"))
         if name not in all_model_names():
             raise UnknownModelError(
                 name=name, models=tuple(all_model_names()), key=("base", "model")

@@ -94,9 +94,7 @@ def _without_weights(name: str, load: bool) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _state(
-    entry: Any, model: str, tensors: dict[str, torch.Tensor], source: str
-) -> Iterator[None]:
+def _state(entry: Any, model: str, tensors: dict[str, torch.Tensor], source: str) -> Iterator[None]:
     """Give the builder these tensors where it would download; none: it loads nothing."""
 
     def load(module: nn.Module, state: dict[str, torch.Tensor], *_args: Any, **_kw: Any) -> None:
