@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tlcompile.compiler import skeleton
 from tlcompile.durable.generations import commit_folder
 from tlcompile.durable.manifest import MANIFEST, read_verified
 from tlcompile.errors.run import NotABundleError
+from tlcompile.errors.training import GoldenMismatchError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import recipe_from, spell_out
 from tlcompile.recipe.scalars import to_yaml
@@ -25,6 +27,9 @@ from tlcompile.zoo.preprocessing import Preprocessing
 
 FILES = ("model.safetensors", "recipe.yaml", "record.json", "golden.safetensors")
 WEIGHTS = FILES[0]
+# Relative to the largest output: versions and devices differ in the last bits (1e-6 .. 1e-4, TF32
+# included), another model differs in the first.
+GOLDEN_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,17 @@ def golden_sample(model: CompiledModel) -> dict[str, Tensor]:
     return {"input": image, **{f"output.{k}": _on_disk(v) for k, v in outputs.items()}}
 
 
+def _compare_golden(model: CompiledModel, saved: dict[str, Tensor], path: Path) -> None:
+    for name, now in golden_sample(model).items():
+        then = saved.get(name)
+        fits = then is not None and then.shape == now.shape
+        scale = float(then.abs().max()) if fits and then is not None else 0.0
+        difference = float((now - then).abs().max()) if fits and then is not None else math.inf
+        tolerance = GOLDEN_TOLERANCE * max(scale, 1e-6)
+        if not difference <= tolerance:  # so that NaN differs too
+            raise GoldenMismatchError(path=str(path), difference=difference, tolerance=tolerance)
+
+
 def load_bundle(folder: str | Path, base: nn.Module | None = None) -> Bundle:
     """Load a bundle, or the bundle of a run's folder.
 
@@ -98,6 +114,7 @@ def load_bundle(folder: str | Path, base: nn.Module | None = None) -> Bundle:
         NotABundleError: It holds no bundle.
         DamagedFileError: A file is not as it was written.
         WeightsMismatchError: Its tensors are another model's.
+        GoldenMismatchError: It does not compute what it computed when it was saved.
     """
     path = Path(folder)
     if (path / "bundle").is_dir():
@@ -112,6 +129,7 @@ def load_bundle(folder: str | Path, base: nn.Module | None = None) -> Bundle:
     model = skeleton(recipe, base, num_classes=len(record["classes"]))
     tensors = load_tensors(read_verified(path, WEIGHTS))
     load_exactly(model, tensors, source=str(path / WEIGHTS), model=recipe.name)
+    _compare_golden(model, load_tensors(read_verified(path, "golden.safetensors")), path)
     return Bundle(
         model.eval(),
         tuple(record["classes"]),

@@ -50,6 +50,23 @@ class AmbiguousRunError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
+class MissingImageError(RunError):
+    """What to predict on is neither a file nor a folder."""
+
+    slug: ClassVar[str] = "missing-image"
+    exit_code: ClassVar[int] = 2
+
+    path: str
+    near: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"there is no file or folder '{one_line(self.path, 400)}'"
+
+    def fix(self) -> str:
+        return did_you_mean(self.path, self.near, "name images, or folders of images")
+
+
+@dataclass(eq=False, kw_only=True)
 class FileExistsAlreadyError(RunError):
     """A file would be overwritten."""
 

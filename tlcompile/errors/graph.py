@@ -166,13 +166,13 @@ class SharedModuleError(GraphError):
     trainable: str
 
     def headline(self) -> str:
-        return f"module '{self.module}' is used both in the frozen part and outside of it"
+        return f"'{self.module}' is used both in the frozen part and outside of it"
 
     def facts(self) -> dict[str, str]:
         return {"frozen": self.frozen, "trainable": self.trainable}
 
     def fix(self) -> str:
-        return f"freeze up to '{self.trainable}', or before '{self.frozen}'"
+        return f"freeze both '{self.frozen}' and '{self.trainable}', or neither"
 
 
 @dataclass(eq=False, kw_only=True)

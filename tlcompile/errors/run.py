@@ -50,7 +50,7 @@ class DiskFullError(RunError):
     def fix(self) -> str:
         return (
             "free some room, or write to another disk with run.output_dir=FOLDER; "
-            "then run the same command again: it goes on from the last checkpoint"
+            "then run the same command again"
         )
 
 
@@ -152,7 +152,7 @@ class NotFiniteLossError(RunError):
 
     def facts(self) -> dict[str, str]:
         seen = {"seen in": f"'{self.first_layer}'"} if self.first_layer is not None else {}
-        return {"lr": f"{self.lr:g}", **seen, "kept": "the weights of the last checkpoint"}
+        return {"lr": f"{self.lr:g}", **seen, "kept": "metrics.csv of the epochs before"}
 
     def fix(self) -> str:
         return f"learn more slowly: fine_tune.optimizer.lr={self.lr / 10:g}"
@@ -235,6 +235,27 @@ class DuplicatePointError(RunError):
     def fix(self) -> str:
         drop = one_line(self.points[-1]) if self.points else "all but one"
         return f"keep one of them: drop {drop}"
+
+
+@dataclass(eq=False, kw_only=True)
+class HydraRefusedError(RunError):
+    """Hydra refuses one of its own settings, or what its sweeper was asked for."""
+
+    slug: ClassVar[str] = "hydra"
+    exit_code: ClassVar[int] = 2
+
+    reason: str
+    settings: tuple[str, ...]
+
+    def headline(self) -> str:
+        return "Hydra refuses the command line"
+
+    def facts(self) -> dict[str, str]:
+        found = {"found": listed(self.settings)} if self.settings else {}
+        return {**found, "reason": one_line(self.reason.strip(), PATH_LIMIT)}
+
+    def fix(self) -> str:
+        return "leave the hydra settings out: tlcompile needs none"
 
 
 @dataclass(eq=False, kw_only=True)

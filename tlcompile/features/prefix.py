@@ -40,7 +40,8 @@ class Prefix:
         """
         if not self.model.boundary:
             return (images.to(self.device),)
-        chunks = [self._chunk(part) for part in images.split(self.chunk_size)]
+        cuts = list(range(self.chunk_size, len(images), self.chunk_size))
+        chunks = [self._chunk(part) for part in torch.tensor_split(images, cuts)]
         return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
 
     def _chunk(self, images: Tensor) -> Rows:
@@ -56,7 +57,8 @@ def _packed(rows: Tensor) -> Tensor:
     A tensor that was live in a permuted layout (ConvNeXt's channels-last) and is stored contiguous
     gives other bits in the suffix. Views of one storage (ShuffleNet's chunk) are copied apart.
     """
-    order = sorted(range(rows.dim()), key=lambda d: (-rows.stride(d), d))
+    strides = rows.stride()
+    order = sorted(range(rows.dim()), key=lambda d: (-strides[d], d))
     if order[0] != 0:  # rows must be separate in memory to be gathered one by one
         order = [0, *(d for d in order if d != 0)]
     inverse = [order.index(d) for d in range(rows.dim())]
@@ -70,7 +72,8 @@ def gather(rows: Rows, indices: Sequence[int] | Tensor) -> Rows:
 
 
 def _gather(tensor: Tensor, index: Tensor) -> Tensor:
-    order = sorted(range(tensor.dim()), key=lambda d: (d != 0, -tensor.stride(d), d))
+    strides = tensor.stride()
+    order = sorted(range(tensor.dim()), key=lambda d: (d != 0, -strides[d], d))
     inverse = [order.index(d) for d in range(tensor.dim())]
     return tensor.permute(order).index_select(0, index).permute(inverse)
 

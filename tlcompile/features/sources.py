@@ -21,7 +21,10 @@ Loader = Callable[[Sequence[int], int], Tensor]  # (indices, epoch or view) -> i
 class Source(Protocol):
     """Boundary rows and labels of one split."""
 
-    labels: Tensor
+    @property
+    def labels(self) -> Tensor:
+        """(N,) class indices."""
+        ...
 
     def batches(
         self, order: Sequence[int], batch_size: int, epoch: int

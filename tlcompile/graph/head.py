@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import fx, nn
 
-from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.program import owned
 from tlcompile.graph.reach import ancestors, descendants, last_parametric
 
@@ -34,9 +34,13 @@ class Head:
 
 
 def find_head(model_graph: ModelGraph) -> Head | None:
-    """Return the head on the way to what eval mode returns; None where nothing has parameters."""
+    """Return the base's head on the way to what eval mode returns; None: nothing has parameters."""
     end = model_graph.eval_output or model_graph.output()
-    owners = {node for node in model_graph.vertices() if owned(model_graph.module, node)}
+    owners = {
+        node
+        for node in model_graph.vertices()
+        if owned(model_graph.module, node) and node.meta.get(FRESH) != "added"
+    }
     classifier = last_parametric(end, owners)
     if classifier is None or not classifier.all_input_nodes:
         return None

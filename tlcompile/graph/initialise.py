@@ -53,7 +53,7 @@ def build_module(
 def initialise(module: nn.Module, init: str) -> None:
     """Fill every weight with two or more dimensions by torch.nn.init.<init>_, and biases with 0."""
     function = getattr(nn.init, f"{init}_")
-    options = _KAIMING if init.startswith("kaiming") else {}
+    options: dict[str, Any] = _KAIMING if init.startswith("kaiming") else {}
     if init in ("normal", "trunc_normal"):
         options = {"std": 0.02}
     for parameter in module.parameters():

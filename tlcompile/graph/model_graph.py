@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import operator
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -11,12 +12,14 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from tlcompile.errors.graph import NotTraceableError
 from tlcompile.graph.names import VERTEX, assign_names
 from tlcompile.graph.trace import trace_module
 
 FRESH = (
     "fresh"  # node.meta key: why a vertex' weights are new ("added", "replaced", "resized", ...)
 )
+EDITED = "edited"  # node.meta key: the line of the recipe because of which its inputs changed
 
 
 @dataclass
@@ -52,7 +55,8 @@ class ModelGraph:
 
     def output(self) -> fx.Node:
         """Return the node that returns."""
-        return next(iter(reversed(self.graph.nodes)))
+        node: fx.Node = next(iter(reversed(self.graph.nodes)))
+        return node
 
     def names(self) -> dict[str, fx.Node]:
         """Return vertex by name, in the order of computation."""
@@ -71,31 +75,53 @@ def meta_twin(module: nn.Module) -> nn.Module:
 
 
 def without_inplace(graph: fx.Graph, module: nn.Module) -> None:
-    """Make every operation out of place.
+    """Make every operation out of place; who reads its input afterwards reads its result.
 
     Later in-place operations overwrite recorded vertices in 16 of 20 models and would corrupt
     cached features; taking them away is neutral to the bit in 20 of 20.
     """
+    order = {node: index for index, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if _made_out_of_place(node, module):
+            written = node.all_input_nodes[0]
+            for reader in [r for r in written.users if order[r] > order[node]]:
+                reader.replace_input_with(written, node)
     for child in module.modules():
         if getattr(child, "inplace", False):
             child.inplace = False  # type: ignore[assignment]
-    for node in graph.nodes:
-        if node.kwargs.get("inplace"):
-            node.kwargs = {**node.kwargs, "inplace": False}
-        if node.op == "call_function" and node.target in _OUT_OF_PLACE:
-            node.target = _OUT_OF_PLACE[node.target]
-        if node.op == "call_method" and node.target in _METHODS_OUT_OF_PLACE:
-            node.target = str(node.target).rstrip("_")
+
+
+def _made_out_of_place(node: fx.Node, module: nn.Module) -> bool:
+    """Return whether a node wrote into its first input; functions and methods do not any more."""
+    target: Any = node.target
+    match node.op:
+        case "call_module":
+            return bool(getattr(module.get_submodule(target), "inplace", False))
+        case "call_method":
+            plain = target.removesuffix("_")
+            if plain == target or not callable(getattr(torch.Tensor, plain, None)):
+                return False
+            node.target = plain
+            return True
+        case "call_function" if target in _OUT_OF_PLACE:
+            node.target = _OUT_OF_PLACE[target]
+            return True
+        case "call_function" if getattr(target, "__module__", "") == "torch.nn.functional":
+            given = inspect.signature(target).bind(*node.args, **node.kwargs).arguments
+            if given.get("inplace"):
+                node.args, node.kwargs = (), {**given, "inplace": False}
+                return True
+    return False
 
 
 _OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.imul: operator.mul,
     operator.isub: operator.sub,
+    operator.itruediv: operator.truediv,
     torch.relu_: torch.relu,
     torch.nn.functional.relu_: torch.nn.functional.relu,
 }
-_METHODS_OUT_OF_PLACE = {"add_", "mul_", "sub_", "div_", "relu_", "clamp_", "sigmoid_", "tanh_"}
 
 
 def graph_of(
@@ -109,7 +135,7 @@ def graph_of(
         sample_shapes: Shape of one sample of each input, without the batch.
 
     Raises:
-        NotTraceableError: Its forward depends on values of the data.
+        NotTraceableError: Its forward depends on values of the data, or takes other inputs.
     """
     twin = meta_twin(module)
     trace = trace_module(twin, model)
@@ -120,6 +146,9 @@ def graph_of(
     inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
     for node in [n for n in graph.nodes if n.op == "placeholder" and not n.users]:
         graph.erase_node(node)
+    if len(inputs) != len(sample_shapes):
+        reads = f"its forward reads {len(inputs)} inputs: {', '.join(map(str, inputs))}"
+        raise NotTraceableError(model=model, reason=reads)
     shapes = dict(zip([str(n.target) for n in inputs], sample_shapes.values(), strict=True))
     eval_output = trace.eval_output if trace.extra_outputs else None
     assert eval_output is None or isinstance(eval_output, fx.Node)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -9,8 +10,9 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from tlcompile.errors.edits import ShapeError
-from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.graph.model_graph import EDITED, ModelGraph
 from tlcompile.graph.names import name_of
+from tlcompile.graph.reach import ancestors
 
 VALUES = "values"  # node.meta key: what the node computes, at each of BATCHES
 
@@ -18,15 +20,22 @@ VALUES = "values"  # node.meta key: what the node computes, at each of BATCHES
 BATCHES = (2, 3)
 
 
-def record_shapes(model_graph: ModelGraph) -> None:
+def record_shapes(model_graph: ModelGraph, wanted: Collection[fx.Node] | None = None) -> None:
     """Compute every vertex that has no value yet, on meta, at both batch sizes, in eval mode.
+
+    Args:
+        model_graph: The graph.
+        wanted: Only these, with all that they read; while edits are under way, the rest may not fit.
 
     Raises:
         ShapeError: A vertex cannot take the shapes that reach it.
     """
     model_graph.module.eval()
+    needed = None if wanted is None else ancestors(wanted)
     for node in model_graph.graph.nodes:
-        if VALUES not in node.meta and node.op != "output":
+        if VALUES in node.meta or node.op == "output":
+            continue
+        if needed is None or node in needed:
             node.meta[VALUES] = tuple(_compute(model_graph, node, at) for at in range(len(BATCHES)))
 
 
@@ -56,7 +65,7 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
         shape = model_graph.sample_shapes[str(node.target)]
         return torch.empty((BATCHES[at], *shape), device="meta")
     if node.op == "get_attr":
-        return _attribute(model_graph.module, str(node.target))
+        return attribute_at(model_graph.module, str(node.target))
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta[VALUES][at])
     try:
         with torch.no_grad():
@@ -68,6 +77,7 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
             found=tuple(f"{name_of(n)}: {show_shape(n)}" for n in node.all_input_nodes),
             wanted=str(cause).splitlines()[0] if str(cause) else "other shapes",
             advice="remove or replace it, or give it an input of the shape it wants",
+            key=node.meta.get(EDITED, ()),
         ) from cause
 
 
@@ -98,7 +108,8 @@ def kind_of(module: nn.Module, node: fx.Node) -> str:
             return getattr(node.target, "__name__", str(node.target))
 
 
-def _attribute(module: nn.Module, path: str) -> Any:
+def attribute_at(module: nn.Module, path: str) -> Any:
+    """Return a module, parameter or buffer by its dotted name."""
     *parents, last = path.split(".")
     return getattr(module.get_submodule(".".join(parents)), last)
 

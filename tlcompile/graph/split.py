@@ -44,13 +44,15 @@ class Split:
 
     Attributes:
         prefix: Inputs to a tuple of boundary tensors. Deterministic; nothing in it learns.
-        suffix: Boundary tensors to what the model returns.
+        suffix: Boundary tensors to what the model returns in eval mode.
         boundary: What crosses, in order.
+        suffix_train: The same for train mode, where that returns more.
     """
 
     prefix: Program
     suffix: Program
     boundary: tuple[Boundary, ...]
+    suffix_train: Program | None = None
 
 
 def split_frozen(model_graph: ModelGraph) -> Split | None:
@@ -71,12 +73,13 @@ def split_frozen(model_graph: ModelGraph) -> Split | None:
     tensors = [n for n in crossing if n in dependent and _is_batched(n)]
     if not tensors:
         return None
+    suffix, known = _suffix_graph(graph, inside, dependent, crossing, tensors)
     boundary = tuple(_boundary(node) for node in tensors)
-    return Split(
-        program_of(graph, "prefix", output=tuple(tensors)),
-        program_of(_suffix_graph(graph, inside, dependent, crossing, tensors), "suffix"),
-        boundary,
-    )
+    prefix = program_of(graph, "prefix", output=tuple(tensors))
+    if model_graph.eval_output is None:
+        return Split(prefix, program_of(suffix, "suffix"), boundary)
+    evaluated = program_of(suffix, "suffix", output=known[model_graph.eval_output])
+    return Split(prefix, evaluated, boundary, program_of(suffix, "suffix_train"))
 
 
 def _with_plumbing(graph: fx.Graph, inside: set[fx.Node]) -> set[fx.Node]:
@@ -125,7 +128,7 @@ def _suffix_graph(
     dependent: set[fx.Node],
     crossing: list[fx.Node],
     tensors: list[fx.Node],
-) -> fx.Graph:
+) -> tuple[fx.Graph, dict[fx.Node, Any]]:
     """Copy what is outside; what crosses becomes an input, a constant, or a size of an input."""
     suffix = fx.Graph()
     known: dict[fx.Node, Any] = {}
@@ -145,7 +148,7 @@ def _suffix_graph(
         known[node] = suffix.node_copy(node, lambda n: known[n])
     returned = next(iter(reversed(graph.nodes))).args[0]
     suffix.output(fx.node.map_arg(returned, lambda n: known[n]))
-    return suffix
+    return suffix, known
 
 
 def _rebuilt(suffix: fx.Graph, node: fx.Node, first: fx.Node) -> Any:

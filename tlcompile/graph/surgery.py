@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import itertools
 import keyword
 from typing import Any
@@ -12,7 +13,7 @@ from tlcompile.errors.edits import BadNameError, CycleError
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX
 from tlcompile.graph.reach import descendants
-from tlcompile.graph.shapes import forget_shapes
+from tlcompile.graph.shapes import attribute_at, forget_shapes
 
 _RESERVED = frozenset(dir(nn.Module())) | {"self", "cls"}
 
@@ -32,6 +33,22 @@ def check_name(name: str) -> None:
             )
 
 
+def check_place(root: nn.Module, name: str) -> None:
+    """Refuse a dotted name where something else of the module tree has it.
+
+    Raises:
+        BadNameError: A module on the way has an attribute or a tensor of this name.
+    """
+    owner: nn.Module | None = root
+    for part in name.split("."):
+        if owner is None:
+            return
+        if part in {*vars(owner), *dir(type(owner)), *owner._parameters, *owner._buffers}:
+            kind = type(owner).__name__
+            raise BadNameError(name=name, reason=f"'{part}' is an attribute of the {kind}")
+        owner = owner._modules.get(part)
+
+
 def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
     """Put a module at a dotted path; containers on the way are made; order is kept on replacing."""
     *parents, last = path.split(".")
@@ -46,21 +63,21 @@ def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
 
 def delete_unused(model_graph: ModelGraph) -> None:
     """Delete modules and parameters that no vertex uses; containers left empty go too."""
-    used = {str(n.target) for n in model_graph.graph.nodes if n.op in ("call_module", "get_attr")}
-    _prune(model_graph.module, "", used)
+    root = model_graph.module
+    used = [n for n in model_graph.graph.nodes if n.op in ("call_module", "get_attr")]
+    _prune(root, {id(attribute_at(root, str(node.target))) for node in used})
 
 
-def _prune(module: nn.Module, path: str, used: set[str]) -> bool:
-    """Return whether anything is left of a module."""
-    if path in used:
+def _prune(module: nn.Module, used: set[int]) -> bool:
+    """Return whether anything is left of a module; by identity, as one object may have two names."""
+    if id(module) in used:
         return True
-    inner = f"{path}." if path else ""
     for name, child in list(module._modules.items()):
-        if child is None or not _prune(child, f"{inner}{name}", used):
+        if child is None or not _prune(child, used):
             del module._modules[name]
     for tensors in (module._parameters, module._buffers):
-        for name in list(tensors):
-            if f"{inner}{name}" not in used:
+        for name, tensor in list(tensors.items()):
+            if id(tensor) not in used:
                 del tensors[name]
     return bool(module._modules or module._parameters or module._buffers)
 
@@ -91,13 +108,19 @@ def sort_vertices(model_graph: ModelGraph) -> None:
         CycleError: Vertices read each other in a circle.
     """
     nodes = list(model_graph.graph.nodes)
-    order: dict[fx.Node, None] = {}
-    while len(order) < len(nodes):
-        ready = [n for n in nodes if n not in order and all(s in order for s in n.all_input_nodes)]
-        if not ready:
-            raise CycleError(names=_circle([n for n in nodes if n not in order]))
-        # One at a time keeps the old order wherever it is valid.
-        order[ready[0]] = None
+    place = {node: index for index, node in enumerate(nodes)}
+    unread = {node: len(node.all_input_nodes) for node in nodes}
+    ready = [place[node] for node in nodes if not unread[node]]
+    order: list[fx.Node] = []
+    while ready:
+        # The first that is ready keeps the old order wherever it is valid.
+        order.append(nodes[heapq.heappop(ready)])
+        for reader in order[-1].users:
+            unread[reader] -= 1
+            if not unread[reader]:
+                heapq.heappush(ready, place[reader])
+    if len(order) < len(nodes):
+        raise CycleError(names=_circle([node for node in nodes if unread[node]]))
     for before, after in itertools.pairwise(order):
         before.append(after)
 

@@ -149,7 +149,8 @@ def _common_caller(left: str, right: str) -> str:
 
 
 def _output(graph: fx.Graph) -> fx.Node:
-    return next(iter(reversed(graph.nodes)))
+    node: fx.Node = next(iter(reversed(graph.nodes)))
+    return node
 
 
 def _with_eval_output(trained: fx.Graph, evaluated: fx.Graph, name: str) -> Trace:

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from torch import nn
+
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.program import Program, program_of
-from tlcompile.graph.shapes import kind_of, show_shape
+from tlcompile.graph.shapes import attribute_at, kind_of, show_shape
 from tlcompile.graph.split import Split
 from tlcompile.model.compiled import (
     PREFIX,
     SUFFIX,
+    SUFFIX_TRAIN,
     TRAIN,
     WHOLE,
     CompiledModel,
@@ -40,18 +43,26 @@ def _parts(model_graph: ModelGraph, split: Split | None) -> Parts:
         programs[TRAIN] = program_of(graph, TRAIN)
     if split is None:
         return Parts(programs)
-    return Parts({**programs, PREFIX: split.prefix, SUFFIX: split.suffix}, split.boundary)
+    programs |= {PREFIX: split.prefix, SUFFIX: split.suffix}
+    if split.suffix_train is not None:
+        programs[SUFFIX_TRAIN] = split.suffix_train
+    return Parts(programs, split.boundary)
 
 
 def _frozen(model_graph: ModelGraph) -> Frozen:
     names = model_graph.frozen | model_graph.frozen_alone
-    targets = {str(n.target) for n in model_graph.vertices() if name_of(n) in names}
-    modules = targets & dict(model_graph.module.named_modules()).keys()
-    tensors = frozenset(
-        name
-        for name in model_graph.module.state_dict()
-        if name in targets or _owner(name, modules) is not None
-    )
+    root = model_graph.module
+    held = [n for n in model_graph.vertices() if n.op in ("call_module", "get_attr")]
+    targets = {
+        str(n.target): attribute_at(root, str(n.target)) for n in held if name_of(n) in names
+    }
+    modules = {name: found for name, found in targets.items() if isinstance(found, nn.Module)}
+    # By identity: one tensor may have two names.
+    still = {id(found) for found in targets.values()}
+    for module in modules.values():
+        still |= {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    every = root.state_dict(keep_vars=True)
+    tensors = frozenset(name for name, tensor in every.items() if id(tensor) in still)
     return Frozen(frozenset(modules), tensors)
 
 

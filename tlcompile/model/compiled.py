@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from tlcompile.graph.program import Program
 from tlcompile.graph.split import Boundary
 
-WHOLE, TRAIN, PREFIX, SUFFIX = "whole", "train", "prefix", "suffix"
+WHOLE, TRAIN, PREFIX = "whole", "train", "prefix"
+SUFFIX, SUFFIX_TRAIN = "suffix", "suffix_train"
 
 
 @dataclass(frozen=True)
@@ -125,6 +126,8 @@ class CompiledModel(nn.Module):
         summary: What the compiler did.
     """
 
+    _root: nn.Module
+
     def __init__(
         self,
         tree: nn.Module,
@@ -142,6 +145,8 @@ class CompiledModel(nn.Module):
             owner._modules = tree._modules
             owner._non_persistent_buffers_set = tree._non_persistent_buffers_set
         object.__setattr__(self, "_root", root)
+        # MNASNet rebuilds itself on loading a state dict that says another version than its own.
+        self._version = tree._version
         self._parts = parts
         self.frozen = frozen
         self.origins = origins
@@ -159,7 +164,7 @@ class CompiledModel(nn.Module):
         super().train(mode)
         if hasattr(self, "frozen"):
             for name in self.frozen.modules:
-                self.get_submodule(name).eval()
+                self._root.get_submodule(name).eval()
         return self
 
     def hold_freeze(self) -> None:
@@ -176,8 +181,11 @@ class CompiledModel(nn.Module):
         """Run the frozen part, without gradients.
 
         Shape:
-            in: as the model.  out: one tensor (N, *shape) for each entry of `boundary`.
+            in: as the model.  out: one tensor (N, *shape) for each entry of `boundary`; the inputs
+            where nothing is frozen.
         """
+        if not self._parts.boundary:
+            return inputs
         with torch.no_grad():
             computed: tuple[Tensor, ...] = self._parts(PREFIX, self._root, *inputs)
         return computed
@@ -186,7 +194,8 @@ class CompiledModel(nn.Module):
         """Run the trainable part on boundary tensors; `suffix(*prefix(x))` equals the model."""
         if not self._parts.boundary:
             return self(*boundary)
-        return self._parts(SUFFIX, self._root, *boundary)
+        train = self.training and SUFFIX_TRAIN in self._parts.programs
+        return self._parts(SUFFIX_TRAIN if train else SUFFIX, self._root, *boundary)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that learn, by name."""

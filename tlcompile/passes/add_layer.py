@@ -17,12 +17,20 @@ from tlcompile.errors.edits import (
     ShapeError,
     WrongInputsError,
 )
+from tlcompile.errors.graph import InsideLeafError
 from tlcompile.graph import functions
 from tlcompile.graph.initialise import build_module, torch_object
-from tlcompile.graph.model_graph import FRESH, ModelGraph
-from tlcompile.graph.names import VERTEX, find_vertex, name_of
-from tlcompile.graph.shapes import VALUES, record_shapes, shape_of, show_shape
-from tlcompile.graph.surgery import check_name, insert_after, redirect, set_module, sort_vertices
+from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
+from tlcompile.graph.names import VERTEX, find_region, find_vertex, name_of
+from tlcompile.graph.shapes import VALUES, kind_of, record_shapes, shape_of, show_shape
+from tlcompile.graph.surgery import (
+    check_name,
+    check_place,
+    insert_after,
+    redirect,
+    set_module,
+    sort_vertices,
+)
 from tlcompile.passes.base import DOOMED, Pass
 from tlcompile.passes.remove_vertex import crossing
 from tlcompile.recipe.layers import Call, Layer, Parametric, Shape, activation_call
@@ -57,14 +65,29 @@ class AddLayer(Pass):
     def apply(self, model_graph: ModelGraph) -> None:
         """Insert the layer and what follows it."""
         check_name(self.vertex)
+        check_place(model_graph.module, self.vertex)
+        self._refuse_inside_leaf(model_graph)
         replaced = self._release_name(model_graph)
         sources = self._sources(model_graph, replaced)
         last = self._insert(model_graph, sources)
         inside = set(replaced)
         for old in replaced:
             redirect([r for r in old.users if r not in inside], old, last)
+        for old in reversed(replaced):
+            model_graph.graph.erase_node(old)  # its module may be gone already
         self._feed(model_graph, sources, last)
         sort_vertices(model_graph)
+
+    def _refuse_inside_leaf(self, model_graph: ModelGraph) -> None:
+        for node in model_graph.vertices():
+            inside = node.op == "call_module" and self.vertex.startswith(f"{node.target}.")
+            if inside and DOOMED not in node.meta:
+                raise InsideLeafError(
+                    model=model_graph.model,
+                    name=self.vertex,
+                    leaf=name_of(node),
+                    kind=kind_of(model_graph.module, node),
+                )
 
     def _release_name(self, model_graph: ModelGraph) -> list[fx.Node]:
         """Return the removed region of this name, renamed; refuse a name that stays."""
@@ -100,6 +123,7 @@ class AddLayer(Pass):
 
     def _insert(self, model_graph: ModelGraph, sources: list[fx.Node]) -> fx.Node:
         layer = self.layer
+        record_shapes(model_graph, sources)
         shapes = self._shapes(sources)
         call = layer.call(shapes, self.classes)
         kind = str(layer.layer)  # type: ignore[attr-defined]
@@ -168,20 +192,26 @@ class AddLayer(Pass):
             call_args = (function, args, call.kwargs)
             node = insert_after(model_graph, sources, vertex, "call_function", *call_args)
         node.meta[FRESH] = "added"
-        record_shapes(model_graph)
+        node.meta[EDITED] = self.key
+        record_shapes(model_graph, [node])
         return node
 
     def _feed(self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node) -> None:
         for name in self.layer.feeds:
-            reader = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
-            read = [source for source in sources if source in reader.all_input_nodes]
+            region = find_region(model_graph.graph, model_graph.module, model_graph.model, name)
+            read = [
+                (reader, source)
+                for source in sources
+                for reader in region
+                if source in reader.all_input_nodes
+            ]
             if not read:
                 raise NoEffectError(
                     line=f"feeds: {name}",
                     because=f"'{name}' reads nothing that '{self.vertex}' reads",
                     instead=f"feed a reader of '{name_of(sources[0])}'",
                 )
-            for source in read:
+            for reader, source in read:
                 redirect([reader], source, last)
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 from tlcompile.errors.base import RecipeKey
 from tlcompile.graph.model_graph import ModelGraph
 
-DOOMED = "doomed"  # node.meta key: the recipe removes this vertex; the value says how
+DOOMED = "doomed"  # node.meta key: the line of the recipe that removes this vertex
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +31,7 @@ class Pass(ABC):
     def apply(self, model_graph: ModelGraph) -> None:
         """Edit the graph."""
 
-    def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
+    def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:  # noqa: ARG002
         """Yield what the class promises and the graph does not hold; asked after `apply`."""
         yield from ()
 

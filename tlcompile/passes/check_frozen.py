@@ -5,14 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-from torch import fx
+from torch import fx, nn
 
 from tlcompile.errors.edits import FrozenEditError
 from tlcompile.errors.graph import SharedModuleError
 from tlcompile.graph.head import DROPOUTS
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
+from tlcompile.graph.shapes import attribute_at
 from tlcompile.passes.base import Pass
+
+RANDOM = (*DROPOUTS, nn.FeatureAlphaDropout, nn.RReLU)
 
 
 @final
@@ -36,7 +39,7 @@ class CheckFrozen(Pass):
         """Check, and forget vertices that are gone."""
         names = model_graph.names()
         for name, node in names.items():
-            if name in model_graph.frozen | model_graph.frozen_alone and FRESH in node.meta:
+            if name in _stopped(model_graph) and FRESH in node.meta:
                 raise self._refusal(model_graph, node)
             if name in model_graph.frozen:
                 for source in node.all_input_nodes:
@@ -56,18 +59,32 @@ class CheckFrozen(Pass):
         )
 
     def _refuse_shared(self, model_graph: ModelGraph) -> None:
-        frozen: dict[str, fx.Node] = {}
-        trainable: dict[str, fx.Node] = {}
+        """Refuse one module or parameter on both sides: it cannot move and stand still."""
+        frozen: dict[int, fx.Node] = {}
+        trainable: dict[int, fx.Node] = {}
         for node in model_graph.vertices():
-            if node.op == "call_module":
-                side = frozen if name_of(node) in model_graph.frozen else trainable
-                side[str(node.target)] = node
-        for target in frozen.keys() & trainable.keys():
-            module = model_graph.module.get_submodule(target)
-            matters = isinstance(module, DROPOUTS) or any(True for _ in module.state_dict())
-            if matters:
-                raise SharedModuleError(
-                    module=target,
-                    frozen=name_of(frozen[target]),
-                    trainable=name_of(trainable[target]),
-                )
+            side = frozen if name_of(node) in _stopped(model_graph) else trainable
+            for shared in _moving_parts(model_graph.module, node):
+                side.setdefault(id(shared), node)
+        for both in frozen.keys() & trainable.keys():
+            raise SharedModuleError(
+                module=str(frozen[both].target),
+                frozen=name_of(frozen[both]),
+                trainable=name_of(trainable[both]),
+            )
+
+
+def _stopped(model_graph: ModelGraph) -> set[str]:
+    return model_graph.frozen | model_graph.frozen_alone
+
+
+def _moving_parts(root: nn.Module, node: fx.Node) -> list[nn.Module | nn.Parameter]:
+    """Return the parameters of a vertex, and its module where training makes a difference to it."""
+    if node.op not in ("call_module", "get_attr"):
+        return []
+    found = attribute_at(root, str(node.target))
+    if not isinstance(found, nn.Module):
+        return [found] if isinstance(found, nn.Parameter) else []
+    of_torch = type(found).__module__.startswith("torch.nn.modules.")
+    steady = of_torch and not isinstance(found, RANDOM) and not found.state_dict()
+    return [*found.parameters(), *(() if steady else (found,))]

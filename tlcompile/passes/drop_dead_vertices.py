@@ -9,7 +9,7 @@ from typing import ClassVar, final
 from torch import fx
 
 from tlcompile.errors.edits import DanglingError, NoEffectError
-from tlcompile.graph.model_graph import FRESH, ModelGraph
+from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.program import is_assertion
 from tlcompile.graph.reach import ancestors
@@ -38,13 +38,10 @@ class DropDeadVertices(Pass):
                 continue
             if is_assertion(node) and ancestors([node]) - {node} <= alive:
                 continue
-            if node.meta.get(FRESH) == "added":
-                raise NoEffectError(
-                    line=f"add: {name_of(node)}",
-                    because=f"no output reads '{name_of(node)}'",
-                    instead="name a reader under feeds, or name it under outputs",
-                )
-            model_graph.dropped.setdefault(name_of(node), "nothing reads it any more")
+            if FRESH in node.meta:
+                raise self._without_effect(node)
+            if DOOMED not in node.meta:
+                model_graph.dropped.setdefault(name_of(node), "nothing reads it any more")
             model_graph.graph.erase_node(node)
         delete_unused(model_graph)
 
@@ -57,12 +54,30 @@ class DropDeadVertices(Pass):
                     if r in alive and DOOMED not in r.meta
                 )
                 if readers:
-                    raise DanglingError(
-                        removed=name_of(node), readers=tuple(readers), key=("remove", name_of(node))
-                    )
+                    removed = name_of(node)
+                    key = node.meta[DOOMED]
+                    raise DanglingError(removed=removed, readers=tuple(readers), key=key)
+
+    def _without_effect(self, node: fx.Node) -> NoEffectError:
+        added = node.meta[FRESH] == "added"
+        return NoEffectError(
+            line=f"add: {name_of(node)}" if added else "head: auto",
+            because=f"no output reads '{name_of(node)}'",
+            instead="name a reader under feeds, or name it under outputs"
+            if added
+            else "drop the line",
+            key=node.meta[EDITED],
+        )
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
-        """Yield vertices that are removed and still there."""
+        """Yield vertices that are removed or read by nothing, and still there; weights too."""
+        alive = ancestors([model_graph.output()])
         for node in model_graph.vertices():
+            if node not in alive and node.op != "placeholder" and not is_assertion(node):
+                yield f"an output reads '{name_of(node)}'"
             if DOOMED in node.meta:
                 yield f"the removed '{name_of(node)}' is gone"
+        targets = tuple(str(node.target) for node in model_graph.vertices())
+        for name, _ in model_graph.module.named_parameters():
+            if not any(name == target or name.startswith(f"{target}.") for target in targets):
+                yield f"a vertex uses '{name}'"

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.graph import PassBrokePromiseError
-from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.graph.model_graph import EDITED, ModelGraph
+from tlcompile.graph.shapes import VALUES
 from tlcompile.graph.verify import broken_invariants
 from tlcompile.passes.base import Pass
 
@@ -31,6 +32,9 @@ def run_passes(
                 error.key = one.key
             raise
         ran.append(str(one))
+        for node in model_graph.vertices():
+            if VALUES not in node.meta:
+                node.meta.setdefault(EDITED, one.key)
         for promise in (*broken_invariants(model_graph), *one.broken_promises(model_graph)):
             raise PassBrokePromiseError(name=one.name, promise=promise, ran=ran)
         after(one, model_graph)

@@ -1,12 +1,14 @@
 """From a recipe to passes, in one fixed order whatever the order in the file.
 
-freeze marks (names of the base) -> remove -> head -> add (inputs first) -> outputs -> dead -> check.
+freeze marks (names of the base) -> remove -> add (inputs first) -> head -> outputs -> dead -> check.
 Reading this file and compiler.py is understanding the compiler.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+
+from torch import fx
 
 from tlcompile.errors.base import TLCompileError, raise_problems
 from tlcompile.errors.edits import (
@@ -29,7 +31,7 @@ from tlcompile.passes.freeze_upto import FreezeUpto, freeze_ends
 from tlcompile.passes.remove_vertex import RemoveVertex
 from tlcompile.passes.replace_head import ReplaceHead
 from tlcompile.passes.set_outputs import SetOutputs
-from tlcompile.recipe.layers import Layer, Parametric
+from tlcompile.recipe.layers import ActivationLayer, Layer, Parametric
 from tlcompile.recipe.schema import FreezePoint, Recipe, StagePoint, VertexPoint
 
 LOGIT_TASKS = ("classification", "binary", "multilabel")
@@ -50,27 +52,26 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int) -> tuple[Pass
     logits = num_logits(recipe, num_classes)
     seed = recipe.fine_tune.seed
     points = tuple(map(as_point, recipe.freeze.upto))
-    passes: list[Pass] = [FreezeUpto(points=points, key=("freeze", "upto"))]
-    passes += [
+    marks: list[Pass] = [FreezeUpto(points=points, key=("freeze", "upto"))]
+    marks += [
         FreezeOnly(vertex=v, key=("freeze", "only", i)) for i, v in enumerate(recipe.freeze.only)
     ]
-    passes += [
+    edits: list[Pass] = [
         RemoveVertex(vertex=vertex, how=how, key=("remove", vertex))
         for vertex, how in recipe.remove.items()
     ]
+    edits += [
+        AddLayer(vertex=v, layer=layer, classes=logits, seed=seed, key=("add", v))
+        for v, layer in in_order(recipe, output_names(recipe, base))
+    ]
     if head_of(recipe, base) == "auto":
         init = recipe.fine_tune.init
-        passes.append(ReplaceHead(classes=logits, seed=seed, init=init, key=("head",)))
-    passes += [
-        AddLayer(vertex=v, layer=layer, classes=logits, seed=seed, key=("add", v))
-        for v, layer in in_order(recipe)
-    ]
-    if recipe.outputs or len(passes) > 1:
-        passes.append(SetOutputs(vertices=recipe.outputs or (), key=("outputs",)))
-        passes.append(DropDeadVertices(key=("outputs",)))
+        edits.append(ReplaceHead(classes=logits, seed=seed, init=init, key=("head",)))
+    if recipe.outputs or edits:
+        edits.append(SetOutputs(vertices=recipe.outputs or (), key=("outputs",)))
+        edits.append(DropDeadVertices(key=("outputs",)))
     words = tuple(":".join(p) if isinstance(p, tuple) else p for p in points)
-    passes.append(CheckFrozen(points=words, key=("freeze", "upto")))
-    return tuple(passes)
+    return (*marks, *edits, CheckFrozen(points=words, key=("freeze", "upto")))
 
 
 def num_logits(recipe: Recipe, num_classes: int) -> int:
@@ -85,12 +86,30 @@ def head_of(recipe: Recipe, base: ModelGraph) -> str:
     head = find_head(base)
     if recipe.base.run is not None or recipe.outputs is not None or head is None:
         return "keep"
-    edited = {
-        name_of(node)
+    return "keep" if head.classifier in _edited(recipe, base) else "auto"
+
+
+def _edited(recipe: Recipe, base: ModelGraph) -> set[fx.Node]:
+    """Return the vertices that the recipe removes or resizes."""
+    return {
+        node
         for vertex in (*recipe.remove, *recipe.resize)
         for node in find_region(base.graph, base.module, base.model, vertex)
     }
-    return "keep" if name_of(head.classifier) in edited else "auto"
+
+
+def output_names(recipe: Recipe, base: ModelGraph) -> set[str]:
+    """Return the names of what is returned; a replaced region that ends the base is one."""
+    if recipe.outputs is not None:
+        return set(recipe.outputs)
+    end = base.eval_output or base.output()
+    returned = {name_of(node) for node in ([end] if base.eval_output else end.all_input_nodes)}
+    inside = {
+        vertex
+        for vertex in recipe.remove
+        if any(name.startswith(f"{vertex}.") for name in returned)
+    }
+    return returned | inside
 
 
 def as_point(point: FreezePoint) -> str | tuple[str, str]:
@@ -103,20 +122,31 @@ def as_point(point: FreezePoint) -> str | tuple[str, str]:
     return str(point)
 
 
-def in_order(recipe: Recipe) -> list[tuple[str, Layer]]:
+def in_order(recipe: Recipe, outputs: Collection[str] = ()) -> list[tuple[str, Layer]]:
     """Return the added layers, each behind those that it reads, with fine_tune's defaults.
 
     Raises:
         CycleError: They read each other in a circle.
     """
-    waiting = dict(recipe.add)
+    waiting: dict[str, Layer] = dict(recipe.add)
     done: list[tuple[str, Layer]] = []
     while waiting:
         ready = [v for v, layer in waiting.items() if not _reads(layer, waiting, besides=v)]
         if not ready:
-            raise CycleError(names=(*waiting, next(iter(waiting))), key=("add",))
-        done.append((ready[0], _with_defaults(recipe, ready[0], waiting.pop(ready[0]))))
+            circle = _circle(waiting)
+            raise CycleError(names=circle, key=("add", circle[0]))
+        layer = waiting.pop(ready[0])
+        done.append((ready[0], _with_defaults(recipe, layer, returned=ready[0] in outputs)))
     return done
+
+
+def _circle(waiting: dict[str, Layer]) -> tuple[str, ...]:
+    """Return one circle among layers that all wait for another, in the order of computation."""
+    walk = [next(iter(waiting))]
+    while walk[-1] not in walk[:-1]:
+        layer = waiting[walk[-1]]
+        walk.append(next(v for v in waiting if _reads(layer, {v: layer}, besides=walk[-1])))
+    return tuple(reversed(walk[walk.index(walk[-1]) :]))
 
 
 def _reads(layer: Layer, names: dict[str, Layer], besides: str) -> bool:
@@ -124,13 +154,13 @@ def _reads(layer: Layer, names: dict[str, Layer], besides: str) -> bool:
     return any(read == name or read.startswith(f"{name}.") for read in layer.inputs for name in own)
 
 
-def _with_defaults(recipe: Recipe, vertex: str, layer: Layer) -> Layer:
+def _with_defaults(recipe: Recipe, layer: Layer, *, returned: bool) -> Layer:
     """Fill in what fine_tune says of new layers; an output stays without activation and dropout."""
     if not isinstance(layer, Parametric):
         return layer
     tune = recipe.fine_tune
     filled: dict[str, object] = {"init": layer.init or tune.init}
-    if vertex not in (recipe.outputs or ()) and getattr(layer, "out", None) != "classes":
+    if not returned and getattr(layer, "out", None) != "classes":
         filled["activation"] = layer.activation or tune.activation
         filled["dropout"] = tune.dropout if layer.dropout is None else layer.dropout
     return layer.model_copy(update=filled)
@@ -152,7 +182,15 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
             added = tuple(recipe.add)
             yield NotReplacedError(name=vertex, added=added, key=("remove", vertex))
     yield from _freeze_misfits(recipe, base, removed)
-    yield from _output_activations(recipe)
+    yield from _output_activations(recipe, base)
+    head = find_head(base)
+    if recipe.head == "auto" and head is not None and name_of(head.classifier) in removed:
+        yield NoEffectError(
+            line="head: auto",
+            because=f"the recipe itself removes the classifier '{name_of(head.classifier)}'",
+            instead="drop the line",
+            key=("head",),
+        )
 
 
 def _freeze_misfits(
@@ -168,10 +206,10 @@ def _freeze_misfits(
             continue
         for end in ends:
             if name_of(end) in removed and point not in ("head", "all"):
-                kept = [name_of(n) for n in end.all_input_nodes if name_of(n) not in removed]
+                kept = _kept_before(end, removed)
                 how = _edit_word(recipe, name_of(end))
                 yield FrozenEditError(
-                    name=name_of(end), edit=how, inside=str(point), instead=tuple(kept), key=key
+                    name=name_of(end), edit=how, inside=str(point), instead=kept, key=key
                 )
     if len(recipe.freeze.upto) > 1 and {"none", "all"} & set(map(str, recipe.freeze.upto)):
         yield NoEffectError(
@@ -188,16 +226,31 @@ def _freeze_misfits(
             yield error
 
 
+def _kept_before(end: fx.Node, removed: set[str]) -> tuple[str, ...]:
+    """Return the last vertices before `end` that the recipe keeps."""
+    kept: dict[str, None] = {}
+    waiting = [end]
+    while waiting:
+        for source in waiting.pop().all_input_nodes:
+            if name_of(source) in removed:
+                waiting.append(source)
+            elif source.op != "placeholder":
+                kept[name_of(source)] = None
+    return tuple(kept)
+
+
 def _edit_word(recipe: Recipe, name: str) -> str:
     hows = {how for v, how in recipe.remove.items() if name == v or name.startswith(f"{v}.")}
     return {"replace": "replaced", "bypass": "bypassed"}.get(next(iter(hows), ""), "removed")
 
 
-def _output_activations(recipe: Recipe) -> Iterator[TLCompileError]:
+def _output_activations(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
     if recipe.task not in LOGIT_TASKS:
         return
-    for name in recipe.outputs or ():
-        activation = getattr(recipe.add.get(name), "activation", None)
+    for name in sorted(output_names(recipe, base) & recipe.add.keys()):
+        layer = recipe.add[name]
+        of_layer = layer.name if isinstance(layer, ActivationLayer) else None
+        activation = getattr(layer, "activation", of_layer)
         if activation not in (None, "identity"):
             yield OutputActivationError(
                 name=name,

@@ -38,7 +38,7 @@ class RemoveVertex(Pass):
         """Doom the region."""
         region = find_region(model_graph.graph, model_graph.module, model_graph.model, self.vertex)
         for node in region:
-            node.meta[DOOMED] = self.how
+            node.meta[DOOMED] = self.key
             model_graph.dropped[name_of(node)] = f"{self.how} {self.vertex}"
         if self.how == "bypass":
             self._bypass(region)
@@ -59,11 +59,11 @@ class RemoveVertex(Pass):
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
         """Yield readers of a bypassed region."""
-        for node in model_graph.vertices():
-            if node.meta.get(DOOMED) == "bypass":
-                for reader in node.users:
-                    if DOOMED not in reader.meta:
-                        yield f"nothing reads the bypassed '{name_of(node)}'"
+        region = find_region(model_graph.graph, model_graph.module, model_graph.model, self.vertex)
+        for node in region if self.how == "bypass" else ():
+            for reader in node.users:
+                if DOOMED not in reader.meta:
+                    yield f"nothing reads the bypassed '{name_of(node)}'"
 
 
 def crossing(region: list[fx.Node]) -> tuple[list[fx.Node], list[fx.Node]]:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, final
+from typing import Any, ClassVar, final
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 from tlcompile.errors.edits import HeadError
 from tlcompile.graph.head import Head, find_head, is_activation
 from tlcompile.graph.initialise import build_module, torch_object
-from tlcompile.graph.model_graph import FRESH, ModelGraph
+from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.reach import descendants
-from tlcompile.graph.shapes import forget_shapes, record_shapes, shape_of
+from tlcompile.graph.shapes import forget_shapes, record_shapes, shape_of, show_shape
 from tlcompile.graph.surgery import redirect, set_module
 from tlcompile.passes.base import DOOMED, Pass
 
@@ -49,14 +49,16 @@ class ReplaceHead(Pass):
         self._drop_auxiliary(model_graph)
         self._drop_activations(model_graph, head)
         self._swap(model_graph, head)
-        record_shapes(model_graph)
         returned = model_graph.output().args[0]
-        shape = shape_of(returned) if hasattr(returned, "meta") else None  # type: ignore[arg-type]
-        if shape != (self.classes,):
-            raise HeadError(
-                model=model_graph.model,
-                reason=f"with a new '{name_of(head.classifier)}' the model returns {shape} a sample",
+        if not isinstance(returned, fx.Node):
+            reason = "the model returns several values, not one tensor"
+            raise HeadError(model=model_graph.model, reason=reason)
+        record_shapes(model_graph, [returned])
+        if shape_of(returned) != (self.classes,):
+            reason = (
+                f"with a new '{name_of(head.classifier)}' the model returns {show_shape(returned)}"
             )
+            raise HeadError(model=model_graph.model, reason=reason)
 
     def _drop_auxiliary(self, model_graph: ModelGraph) -> None:
         if model_graph.eval_output is not None:
@@ -69,7 +71,7 @@ class ReplaceHead(Pass):
         for node in head.vertices:
             if node in behind and is_activation(model_graph, node):
                 redirect(list(node.users), node, node.all_input_nodes[0])
-                node.meta[DOOMED] = "drop"
+                node.meta[DOOMED] = self.key
                 model_graph.dropped[name_of(node)] = "an activation behind the classifier"
 
     def _swap(self, model_graph: ModelGraph, head: Head) -> None:
@@ -77,8 +79,10 @@ class ReplaceHead(Pass):
         old = (
             model_graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         )
+        record_shapes(model_graph, node.all_input_nodes)
         shape = shape_of(node.all_input_nodes[0])
         assert shape is not None
+        call: tuple[str, dict[str, Any]]
         match old:
             case nn.Linear():
                 call = (
@@ -111,4 +115,5 @@ class ReplaceHead(Pass):
             build_module, *call, target=target, seed=self.seed, init=self.init
         )
         node.meta[FRESH] = "replaced"
+        node.meta[EDITED] = self.key
         forget_shapes(descendants([node]))

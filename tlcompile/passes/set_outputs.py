@@ -38,7 +38,7 @@ class SetOutputs(Pass):
             return
         nodes = {name: self._find(model_graph, name) for name in self.vertices}
         returned = nodes if len(nodes) > 1 else next(iter(nodes.values()))
-        model_graph.output().args = (returned,)  # type: ignore[assignment]
+        model_graph.output().args = (returned,)
 
     def _find(self, model_graph: ModelGraph, name: str) -> fx.Node:
         node = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)

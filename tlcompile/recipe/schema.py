@@ -106,6 +106,14 @@ class Recipe(Section):
 
     _source: Mapping | None = PrivateAttr(None)
 
+    @model_validator(mode="after")
+    def _no_line_without_effect(self) -> Recipe:
+        if self.features.views is not None and not self.data.augment.train:
+            raise ValueError("features.views has no effect without data.augment.train")
+        if self.fine_tune.label_smoothing and self.task == "binary":
+            raise ValueError("fine_tune.label_smoothing has no effect on task: binary")
+        return self
+
     def where(self, key: RecipeKey) -> Span | None:
         """Return the place of a key in the file or on the command line, where there is one."""
         return None if self._source is None else locate(self._source, key)

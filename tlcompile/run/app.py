@@ -7,9 +7,11 @@ applies its overrides to the recipe's own tree, where every value keeps its file
 
 from __future__ import annotations
 
+import os
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -17,25 +19,35 @@ from unittest import mock
 import hydra
 from hydra.core.config_store import ConfigStore
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
 from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
 from tlcompile.errors.recipe import OverrideSyntaxError
+from tlcompile.errors.run import HydraRefusedError
+from tlcompile.recipe.flow import to_flow
 from tlcompile.recipe.hydra_text import from_hydra, to_hydra_arguments
 from tlcompile.recipe.load import default_name, read_recipe, recipe_from
 from tlcompile.recipe.nodes import Mapping
 from tlcompile.recipe.overrides import Override, is_sweep
 from tlcompile.recipe.schema import Recipe
 
-# Hydra writes nothing of its own: a run's folder has the recipe, the record and the log we keep.
-CONFIG: dict[str, Any] = {
-    "defaults": [
-        "_self_",
-        {"override hydra/launcher": "tlcompile"},
-        {"override hydra/job_logging": "none"},
-        {"override hydra/hydra_logging": "none"},
-    ],
-    "hydra": {"output_subdir": None, "run": {"dir": "."}, "sweep": {"dir": ".", "subdir": "."}},
-}
+
+def _config(scratch: str) -> dict[str, Any]:
+    """Return the config that Hydra composes; what it writes of its own goes to a scratch folder."""
+    return {
+        "defaults": [
+            "_self_",
+            {"override hydra/launcher": "tlcompile"},
+            {"override hydra/job_logging": "none"},
+            {"override hydra/hydra_logging": "none"},
+        ],
+        "hydra": {
+            "output_subdir": None,
+            "run": {"dir": scratch},
+            "sweep": {"dir": scratch, "subdir": "."},
+        },
+    }
 
 
 @dataclass
@@ -59,20 +71,18 @@ class Session:
 
     def recipe(self, texts: Sequence[str]) -> Recipe:
         """Return the recipe of one job, from the overrides that Hydra gave it."""
-        overrides = [from_hydra(text, self.typed) for text in texts]
-        return recipe_from(self.root, overrides, default_name(self.path))
+        return recipe_from(self.root, map(self._chosen, texts), default_name(self.path))
 
     def point(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Return the values of one job that the sweep chose, as `key=value` texts."""
         swept = {override.key for override in self.typed if is_sweep(override)}
-        found = [from_hydra(text, self.typed) for text in texts]
-        return tuple(f"{o.key}={_value_text(o)}" for o in found if o.key in swept)
+        found = map(self._chosen, texts)
+        return tuple(f"{o.key}={to_flow(o.values[0])}" for o in found if o.key in swept)
 
-
-def _value_text(override: Override) -> str:
-    from tlcompile.recipe.flow import to_flow
-
-    return to_flow(override.values[0])
+    def _chosen(self, text: str) -> Override:
+        """Read one override back; a value that the user typed twice comes as often."""
+        override = from_hydra(text, self.typed)
+        return replace(override, values=override.values[:1])
 
 
 SESSION: list[Session] = []  # the command that this process runs; Hydra gives no way to pass it
@@ -90,31 +100,48 @@ def launch(
         multirun: Whether sweeps are meant (-m).
 
     Raises:
-        OverrideSyntaxError: A sweep without -m.
-        TLCompileError: What the jobs raised, in a single run.
+        OverrideSyntaxError: A sweep without -m, or one that Hydra's own sweeper cannot expand.
+        HydraRefusedError: What Hydra says of its own settings.
+        TLCompileError: What the jobs raised.
     """
-    for override in overrides:
-        if is_sweep(override) and not multirun:
-            raise OverrideSyntaxError(
-                text=override.text,
-                reason="several values are a sweep",
-                advice="add -m",
-                where=override.span_of_value,
-            )
-    ConfigStore.instance().store(name="tlcompile", node=CONFIG, provider="tlcompile")
+    _refuse_wrong_sweeps(overrides, for_hydra, multirun)
     argv = ["tlcompile", *(["-m"] if multirun else []), *for_hydra, *to_hydra_arguments(overrides)]
     SESSION.append(session)
     caught: list[BaseException] = []
     try:
-        with mock.patch.object(sys, "argv", argv):
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            mock.patch.object(sys, "argv", argv),
+            # Hydra raises then; else it prints a traceback of its own and ends the process.
+            mock.patch.dict(os.environ, {"HYDRA_FULL_ERROR": "1"}),
+        ):
+            ConfigStore.instance().store("tlcompile", _config(scratch), provider="tlcompile")
             hydra.main(version_base="1.3", config_path=None, config_name="tlcompile")(
                 lambda config: _job(config, session, caught)
             )()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise HydraRefusedError(reason=str(error), settings=tuple(for_hydra)) from error
     finally:
         SESSION.remove(session)
     if caught:
         raise caught[0]
     return session.results
+
+
+def _refuse_wrong_sweeps(
+    overrides: Sequence[Override], for_hydra: Sequence[str], multirun: bool
+) -> None:
+    own_sweeper = any(text.startswith("hydra/sweeper") for text in for_hydra)
+    for override in filter(is_sweep, overrides):
+        if not multirun:
+            reason, advice = "several values are a sweep", "add -m"
+        elif override.function.startswith("interval(") and not own_sweeper:
+            reason = "interval(...) needs a sweeper that chooses points, such as Optuna's"
+            advice = f"{override.key}=a,b,c or {override.key}=range(start,stop,step)"
+        else:
+            continue
+        where = override.span_of_value
+        raise OverrideSyntaxError(text=override.text, reason=reason, advice=advice, where=where)
 
 
 def _job(_config: DictConfig, session: Session, caught: list[BaseException]) -> Any:

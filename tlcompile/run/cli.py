@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.base import TLCompileError, did_you_mean, one_line
 
 # verb -> (module, one line, example); the module's `add_arguments` and `run` do the rest.
 VERBS = {
@@ -32,54 +32,58 @@ def main(argv: Sequence[str] | None = None) -> int:
     130 interrupted.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    if not arguments:
-        parser.print_help()
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(_help())
+        return 0 if arguments else 2
+    verb, *words = arguments
+    if verb not in VERBS:
+        what = "option" if verb.startswith("-") else "verb"
+        advice = did_you_mean(verb, VERBS, "see tlcompile --help")
+        print(
+            f"there is no {what} '{one_line(verb)}' [unknown-verb]\n  fix  {advice}",
+            file=sys.stderr,
+        )
         return 2
-    known = _known_verb(parser, arguments[0])
-    options = parser.parse_args(arguments) if known else parser.parse_args(arguments[:1])
-    module = importlib.import_module(f"tlcompile.run.{VERBS[options.verb][0]}")
-    sub = argparse.ArgumentParser(
-        prog=f"tlcompile {options.verb}",
-        description=module.__doc__,
-        epilog=f"example: tlcompile {VERBS[options.verb][2]}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(sub)
-    return _guarded(module.run, sub.parse_args(options.rest))
+    return _guarded(verb, words)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _help() -> str:
     width = max(map(len, VERBS))
     lines = [f"  {verb:<{width}}  {line}" for verb, (_, line, _) in VERBS.items()]
+    return "\n".join(
+        [
+            "usage: tlcompile VERB ...",
+            "",
+            "Compile a YAML recipe into a PyTorch model for transfer learning, and train it.",
+            "",
+            *lines,
+            "",
+            "`tlcompile VERB --help` has an example of each",
+        ]
+    )
+
+
+def _run(verb: str, words: Sequence[str]) -> int:
+    name, _, example = VERBS[verb]
+    module = importlib.import_module(f"tlcompile.run.{name}")
     parser = argparse.ArgumentParser(
-        prog="tlcompile",
-        description="Compile a YAML recipe into a PyTorch model for transfer learning, and train it.",
-        epilog="verbs:\n" + "\n".join(lines) + "\n\n`tlcompile VERB --help` has an example of each",
+        prog=f"tlcompile {verb}",
+        description=module.__doc__,
+        epilog=f"example: tlcompile {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("verb", choices=list(VERBS), metavar="VERB", help="what to do")
-    parser.add_argument("rest", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    return parser
+    module.add_arguments(parser)
+    if any(word in ("-h", "--help") for word in words):
+        words = ["--help"]
+    # Overrides and options may be mixed; `train` keeps all behind the recipe as it was typed.
+    parse = parser.parse_args if verb == "train" else parser.parse_intermixed_args
+    return int(module.run(parse(words)))
 
 
-def _known_verb(parser: argparse.ArgumentParser, word: str) -> bool:
-    """Refuse an unknown verb with the nearest one."""
-    if word.startswith("-") or word in VERBS:
-        return word in VERBS
-    from tlcompile.errors.base import did_you_mean
-
-    parser.exit(
-        2,
-        f"tlcompile: there is no verb '{word}'\n  fix  {did_you_mean(word, VERBS, 'see --help')}\n",
-    )
-
-
-def _guarded(run: object, options: argparse.Namespace) -> int:
+def _guarded(verb: str, words: Sequence[str]) -> int:
     """Run a verb; every error is one message on stderr, never a traceback."""
-    assert callable(run)
     try:
-        return int(run(options) or 0)
+        return _run(verb, words)
     except TLCompileError as error:
         print(error, file=sys.stderr)
         return error.exit_code

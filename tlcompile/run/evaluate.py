@@ -19,7 +19,7 @@ from tlcompile.recipe.load import load_recipe
 from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.find import find_run
 from tlcompile.run.say import say, table
-from tlcompile.run.splits import open_splits
+from tlcompile.run.splits import naming_all_bad, open_splits
 from tlcompile.run.train import as_data
 from tlcompile.training.loop import predict
 from tlcompile.training.losses import build_loss, predicted
@@ -41,13 +41,16 @@ def run(options: argparse.Namespace) -> int:
     folder = find_run(options.run)
     bundle = load_bundle(folder)
     samples = _labelled(bundle, options.folder) if options.folder else _own(folder, bundle)
-    score, by_class = judge(bundle, samples, workers=options.workers)
+    what = options.folder or "the run's own validation images"
+    with naming_all_bad(samples.ids if options.folder else (), options.workers):
+        score, by_class = judge(bundle, samples, workers=options.workers)
     if options.json:
         say(json.dumps({**as_data(score), "classes": {c: as_data(s) for c, s in by_class.items()}}))
         return 0
     rows = [(c, s.correct, s.count, f"{100 * s.accuracy:.1f} %") for c, s in by_class.items()]
     table("", ("class", "correct", "n", "accuracy"), rows)
-    say(f"accuracy {score.worded()}, loss {score.loss:.4f}")
+    say("")
+    say(f"accuracy {score.worded()}, loss {score.loss:.4f}, on {what}")
     return 0
 
 

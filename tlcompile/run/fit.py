@@ -6,7 +6,7 @@ import argparse
 from functools import partial
 
 from tlcompile.errors.recipe import OverrideSyntaxError
-from tlcompile.recipe.overrides import split_arguments
+from tlcompile.recipe.overrides import is_sweep, split_arguments
 from tlcompile.run.app import launch, open_session
 from tlcompile.run.single import run_single
 from tlcompile.run.sweep import run_points
@@ -17,15 +17,22 @@ FLAGS = ("--again", "--resume")
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; overrides and flags may stand in any order behind the recipe."""
     parser.add_argument("recipe", help="a YAML file")
+    parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b,c is a sweep")
+    parser.add_argument(
+        "--again", action="store_true", help="train a finished run anew, in a folder beside it"
+    )
+    parser.add_argument(
+        "--resume", action="store_true", help="never start over what is finished: the default"
+    )
     parser.add_argument(
         "rest", nargs=argparse.REMAINDER, metavar="key=value",
-        help="overrides; with -m (--multirun) a,b,c is a sweep; --again starts a finished run anew",
+        help="overrides, and the options above in any order",
     )  # fmt: skip
 
 
 def run(options: argparse.Namespace) -> int:
     """Launch through Hydra."""
-    again = "--again" in options.rest
+    again = options.again or "--again" in options.rest
     rest = [word for word in options.rest if word not in FLAGS]
     overrides, for_hydra, flags = split_arguments(rest)
     session = open_session(
@@ -34,8 +41,8 @@ def run(options: argparse.Namespace) -> int:
         run_one=partial(run_single, path=options.recipe, again=again),
         run_points=partial(run_points, again=again),
     )
-    multirun = any(flag in ("-m", "--multirun") for flag in flags)
-    if multirun and not any(len(o.values) > 1 or o.function for o in overrides) and not for_hydra:
+    multirun = options.multirun or bool(flags)
+    if multirun and not any(map(is_sweep, overrides)) and not for_hydra:
         raise OverrideSyntaxError(
             text="-m", reason="there is nothing to sweep", advice="freeze.upto=a,b,c -m"
         )

@@ -24,6 +24,8 @@ COLUMNS = (
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe with every default filled in, as plain data in the language's own keys."""
     data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    if recipe.fine_tune.phases is not None:
+        data["fine_tune"].pop("epochs")  # each phase has its own; beside phases it is refused
     return data
 
 

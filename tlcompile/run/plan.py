@@ -7,6 +7,10 @@ from typing import Any
 
 from tlcompile.model.compiled import CompiledModel, VertexRow
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.say import table_lines
+from tlcompile.training.schedule import DEFAULT_LR_NEW, DEFAULT_LR_TUNED
+
+COLUMNS = ("vertex", "what", "shape", "parameters", "state")
 
 
 @dataclass(frozen=True)
@@ -59,8 +63,6 @@ def make_plan(recipe: Recipe, model: CompiledModel) -> Plan:
 
 def base_rate(recipe: Recipe, model: CompiledModel) -> float:
     """Return the learning rate: the recipe's, else one that fits what trains."""
-    from tlcompile.training.schedule import DEFAULT_LR_NEW, DEFAULT_LR_TUNED
-
     if recipe.fine_tune.optimizer.lr is not None:
         return float(recipe.fine_tune.optimizer.lr)
     only_new = all(name in model.origins for name, _ in model.trainable())
@@ -107,16 +109,7 @@ def _folded(run: list[VertexRow]) -> tuple[str, str, str, str, str]:
 
 def plan_text(recipe: Recipe, plan: Plan) -> str:
     """Return the plan as plain text, for plan.txt and pipes."""
-    rows = [("vertex", "what", "shape", "parameters", "state"), *folded(plan)]
-    widths = [max(len(row[i]) for row in rows) for i in range(5)]
-    lines = [
-        "  ".join(
-            cell.rjust(w) if i == 3 else cell.ljust(w)
-            for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([*lines, "", *summary_lines(recipe, plan)])
+    return "\n".join([*table_lines(COLUMNS, folded(plan)), "", *summary_lines(recipe, plan)])
 
 
 def summary_lines(recipe: Recipe, plan: Plan) -> list[str]:

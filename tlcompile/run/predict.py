@@ -17,11 +17,13 @@ from tlcompile.data.images import read_image
 from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
 from tlcompile.durable.files import write_file
-from tlcompile.errors.data import MissingFolderError, NoImagesError
+from tlcompile.errors.data import NoImagesError
+from tlcompile.errors.finding import MissingImageError
 from tlcompile.features.prefix import Prefix, chunks_of
 from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.find import find_run
 from tlcompile.run.say import progress, say, table
+from tlcompile.run.splits import naming_all_bad
 from tlcompile.training.losses import probabilities
 
 ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
@@ -40,7 +42,8 @@ def run(options: argparse.Namespace) -> int:
     """Print one line an image."""
     bundle = load_bundle(find_run(options.run))
     paths = find_images(options.images)
-    chances = predict_images(bundle, paths, workers=options.workers)
+    with naming_all_bad(list(map(str, paths)), options.workers):
+        chances = predict_images(bundle, paths, workers=options.workers)
     rows = [(str(path), *best_of(bundle, row)) for path, row in zip(paths, chances, strict=True)]
     if options.out:
         write_file(Path(options.out), _csv(bundle, paths, chances))
@@ -61,7 +64,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
     """Return the image files that names stand for; folders are searched, in sorted order.
 
     Raises:
-        MissingFolderError: There is no such file or folder.
+        MissingImageError: There is no such file or folder.
         NoImagesError: A folder has no image.
     """
     found: list[Path] = []
@@ -75,7 +78,8 @@ def find_images(names: Sequence[str]) -> list[Path]:
         elif path.is_file():
             found.append(path)
         else:
-            raise MissingFolderError(path=str(path), near="")
+            near = sorted(map(str, path.parent.glob("*")))
+            raise MissingImageError(path=str(path), near=tuple(near))
     return found
 
 

@@ -6,34 +6,43 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-console = Console(highlight=False, soft_wrap=True)
 
 
 def say(text: str) -> None:
-    """Print one line as it is."""
-    console.print(escape(text), highlight=False)
+    """Print one line as it is, at once."""
+    print(text, flush=True)
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Print a table; columns whose cells are all numbers are right-aligned."""
-    made = Table(title=title or None, box=SIMPLE_HEAD, title_justify="left", pad_edge=False)
-    for index, column in enumerate(columns):
-        numbers = all(_is_number(row[index]) for row in rows)
-        made.add_column(column, justify="right" if numbers else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(escape(str(cell)) for cell in row))
-    console.print(made)
+    """Print a table, after its title where it has one."""
+    say("\n".join([*filter(None, [title]), *table_lines(columns, rows)]))
 
 
-def _is_number(cell: object) -> bool:
-    text = str(cell).replace(",", "").replace("%", "").strip()
-    return text in ("", "-") or text.replace(".", "", 1).replace("-", "", 2).isdigit()
+def table_lines(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Return a table as lines; numbers are right-aligned, and no cell is cut or folded."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    turned = list(zip(columns, *cells, strict=True))
+    widths = [max(map(len, column)) for column in turned]
+    right = [all(map(_is_number, column[1:])) for column in turned]
+    return [
+        "  ".join(
+            cell.rjust(width) if number else cell.ljust(width)
+            for cell, width, number in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in [list(columns), ["-" * width for width in widths], *cells]
+    ]
+
+
+def _is_number(cell: str) -> bool:
+    text = cell.replace(",", "").removesuffix("%").strip()
+    try:
+        float(text or 0)
+    except ValueError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
@@ -42,12 +51,12 @@ def progress(title: str, total: int) -> Iterator[Callable[[int], None]]:
     if not sys.stderr.isatty():
         yield lambda _count: None
         return
-    columns = (
+    parts = (
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    with Progress(*parts, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task(escape(title), total=total)
         yield lambda count: bar.advance(task, count)

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from tlcompile.run import check
-from tlcompile.run.plan import Plan, folded, make_plan, summary_lines
+from tlcompile.run.plan import COLUMNS, Plan, folded, make_plan, summary_lines
 from tlcompile.run.say import say, table
 
 
@@ -25,7 +25,8 @@ def run(options: argparse.Namespace) -> int:
         return 0
     rows = _every(plan) if options.full else folded(plan)
     title = f"{proof.recipe.name}: {proof.model.summary.model}"
-    table(title, ("vertex", "what", "shape", "parameters", "state"), rows)
+    table(title, COLUMNS, rows)
+    say("")
     for line in [*summary_lines(proof.recipe, plan), *check.unknown_line(proof)]:
         say(line)
     return 0

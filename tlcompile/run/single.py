@@ -8,7 +8,7 @@ from typing import Any
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import METRICS, next_generation, read_record, run_folder
 from tlcompile.run.say import say
-from tlcompile.run.train import RunResult, train_recipe
+from tlcompile.run.train import train_recipe
 from tlcompile.training.loop import EpochRow
 
 
@@ -28,7 +28,7 @@ def run_single(recipe: Recipe, *, path: str, again: bool) -> dict[str, Any]:
     say("")
     say(f"best        {best_line(result.record)}")
     say(f"results     {folder}: metrics.csv, record.json, plan.txt, bundle/ (best), last/")
-    for line in next_commands(path, folder, result):
+    for line in next_commands(path, folder, thaw=bool(result.model.frozen.tensors)):
         say(line)
     return result.record
 
@@ -53,10 +53,15 @@ def best_line(record: dict[str, Any]) -> str:
     )
 
 
-def next_commands(path: str, folder: Path, result: RunResult) -> list[str]:
-    """Return the three commands that one types next."""
-    return [
-        f"next        tlcompile predict {folder} IMAGE_OR_FOLDER    # what is on an image",
-        f"            tlcompile evaluate {folder} FOLDER            # judge it on other images",
-        f"            tlcompile train {path} freeze=none fine_tune.optimizer.lr=1e-4    # thaw all",
-    ]
+def next_commands(path: str, folder: Path, *, thaw: bool) -> list[str]:
+    """Return the commands that one types next; `thaw`: whether something is still frozen."""
+    commands = {
+        f"tlcompile predict {folder} IMAGE_OR_FOLDER": "what is on an image",
+        f"tlcompile evaluate {folder} FOLDER": "judge it on other images",
+    }
+    if thaw:
+        command = f"tlcompile train {path} freeze=none fine_tune.optimizer.lr=1e-4"
+        commands[command] = "train every layer"
+    width = max(map(len, commands))
+    lines = [f"{command:<{width}}  # {why}" for command, why in commands.items()]
+    return [f"{word:<12}{line}" for word, line in zip(["next", "", ""], lines, strict=False)]

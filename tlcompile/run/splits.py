@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tlcompile.data.datasets import default_root, open_dataset
 from tlcompile.data.digits import load_digits
 from tlcompile.data.folder import scan_folder
+from tlcompile.data.images import check_images
 from tlcompile.data.samples import Samples, choose
 from tlcompile.data.split import stratified_split
 from tlcompile.errors.base import TLCompileError
-from tlcompile.errors.training import WrongClassCountError
+from tlcompile.errors.data import DataError
 from tlcompile.errors.schema import MissingKeyError
+from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.schema import Recipe
 
 # Known without opening anything, so that `check` needs no data.
@@ -33,6 +36,10 @@ class Splits:
     def classes(self) -> tuple[str, ...]:
         """Return the class names, in the order of the outputs."""
         return self.train.classes
+
+    def all(self) -> list[Samples]:
+        """Return the splits that are there."""
+        return [split for split in (self.train, self.val, self.test) if split is not None]
 
 
 def known_classes(recipe: Recipe) -> int | None:
@@ -62,9 +69,37 @@ def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
             raise WrongClassCountError(task="binary", wanted=2, found=splits.classes, key=("task",))
         return splits
     except TLCompileError as error:
-        source = "dataset" if recipe.data.dataset else "folder"
-        error.key = error.key or ("data", source)
-        raise error.at(recipe.where(error.key)) from error.__cause__
+        raise _placed(recipe, error) from error.__cause__
+
+
+def check_readable(recipe: Recipe, splits: Iterable[Samples]) -> None:
+    """Decode every image file once; a bundled data set has none.
+
+    Raises:
+        UnreadableImagesError: At least one file is bad; holds them all.
+    """
+    if recipe.data.dataset == "digits":
+        return
+    try:
+        check_images([path for split in splits for path in split.ids], recipe.run.workers)
+    except TLCompileError as error:
+        raise _placed(recipe, error) from error.__cause__
+
+
+@contextlib.contextmanager
+def naming_all_bad(paths: Sequence[str], workers: int) -> Iterator[None]:
+    """Where one image of a run cannot be read, raise an error that names all that cannot."""
+    try:
+        yield
+    except DataError:
+        check_images(paths, workers)
+        raise
+
+
+def _placed(recipe: Recipe, error: TLCompileError) -> TLCompileError:
+    """Return an error of the data with its place in the recipe."""
+    error.key = error.key or ("data", "dataset" if recipe.data.dataset else "folder")
+    return error.at(recipe.where(error.key))
 
 
 def _find(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:

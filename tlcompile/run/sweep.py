@@ -39,7 +39,9 @@ def run_points(
         say(f"point {number} of {len(points)}: {' '.join(overrides)}")
         rows.append(_run_point(overrides, recipe, folder / _folder_name(overrides), again))
         manifest = write_manifest(folder, rows)
+    say("")
     show_points(rows)
+    say("")
     say(f"results     {manifest}")
     failed = sum(row.state == "failed" for row in rows)
     if failed:
@@ -79,6 +81,8 @@ def _folder_name(overrides: tuple[str, ...]) -> str:
 def _run_point(overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool) -> Point:
     freeze = " + ".join(str(getattr(p, "vertex", p)) for p in recipe.freeze.upto)
     record = None if again else read_record(folder)
+    if record is not None:
+        say(f"finished before: {folder}")
     start = time.perf_counter()
     try:
         record = record or train_recipe(recipe, folder, say=say).record

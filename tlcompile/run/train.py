@@ -17,6 +17,7 @@ from tlcompile.compiler import compile_opened, open_any
 from tlcompile.data.augment import Augmentation
 from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
+from tlcompile.errors.data import DataError
 from tlcompile.errors.run import NothingTrainsError
 from tlcompile.errors.training import AugmentedFrozenError, WrongClassCountError
 from tlcompile.features.prefix import Prefix
@@ -35,7 +36,7 @@ from tlcompile.run.folder import add_row, begin, resolved, write_record
 from tlcompile.run.plan import base_rate, make_plan, plan_text
 from tlcompile.run.record import environment
 from tlcompile.run.say import progress
-from tlcompile.run.splits import Say, Splits, open_splits
+from tlcompile.run.splits import Say, Splits, check_readable, open_splits
 from tlcompile.training.loop import EpochRow, Stopping, evaluate, train_epochs
 from tlcompile.training.losses import build_loss
 from tlcompile.training.metrics import Score
@@ -95,7 +96,7 @@ def train_recipe(
     show(plan)
     begin(folder, recipe, plan)
     sources = _Sources(recipe, opened, model, device, say)
-    train, val = sources.train(splits.train), sources.judge(splits.val)
+    train, val = sources.open(splits)
     proof = FreezeProof.take(model)
     history, best, best_state = _epochs(recipe, folder, model, (train, val), proof, on_epoch)
     proved = proof.check(model)
@@ -103,6 +104,7 @@ def train_recipe(
     last = {name: t.detach().clone() for name, t in model.state_dict().items()}
     record = {
         **_record(recipe, opened, splits, best, proved),
+        "monitor": monitor_of(recipe, val),
         "trainable": sum(p.numel() for _, p in model.trainable()),
         "lr": base_rate(recipe, model),
         "features": sources.told,
@@ -156,29 +158,45 @@ class _Sources:
         self.prefix = Prefix(model, recipe.features.batch_size, device)
         self.told: dict[str, Any] = {}
 
-    def train(self, samples: Samples) -> Source:
-        """Return the training rows."""
-        augment = self.recipe.data.augment.train
-        views = (self.recipe.features.views or 1) if augment else 1
-        live = bool(augment) and self.recipe.features.views is None
-        return self._source("train", samples, augment, views, live)
+    def open(self, splits: Splits) -> tuple[Source, Source | None]:
+        """Return the rows to train on and to judge by.
 
-    def judge(self, samples: Samples | None) -> Source | None:
-        """Return the rows of a split that is only looked at."""
-        if samples is None:
-            return None
-        return self._source("val", samples, self.recipe.data.augment.val, 1, live=False)
+        Raises:
+            UnreadableImagesError: Images are damaged; all of them, of all splits.
+        """
+        augment = self.recipe.data.augment
+        # Where features are kept, all but the test images are read before training anyway.
+        late = [splits.test] if self.keeps else splits.all()
+        check_readable(self.recipe, filter(None, late))
+        try:
+            train = self._source("train", splits.train, augment.train, self._views())
+            val = self._source("val", splits.val, augment.val) if splits.val else None
+        except DataError:
+            check_readable(self.recipe, splits.all())
+            raise
+        return train, val
+
+    def test(self, samples: Samples) -> Source:
+        """Return the rows of the images that are used once, at the end."""
+        return self._source("test", samples, ())
+
+    @property
+    def keeps(self) -> bool:
+        """Whether features are kept, as far as the recipe decides it."""
+        return bool(self.model.boundary) and self.recipe.features.cache != "off"
+
+    def _views(self) -> int:
+        return (self.recipe.features.views or 1) if self.recipe.data.augment.train else 1
 
     def _source(
-        self, name: str, samples: Samples, augment: tuple[str, ...], views: int, live: bool
+        self, name: str, samples: Samples, augment: tuple[str, ...], views: int = 1
     ) -> Source:
         load = partial(self._load, samples, augment)
         labels = torch.tensor(samples.labels)
         num_bytes = sum(b.num_bytes for b in self.model.boundary) * len(samples) * views
         fits = fits_in_memory(num_bytes, self.prefix.device)
-        off = self.recipe.features.cache == "off"
-        if not self.model.boundary or live or off or not fits:
-            if self.model.boundary and not fits:
+        if not self.keeps or not fits:
+            if self.keeps:
                 self.say(f"features of {name}: {num_bytes:,} bytes do not fit in memory, run live")
             return LiveSource(load, self.prefix, labels)
         start = time.perf_counter()
@@ -217,7 +235,7 @@ def _epochs(
     def rate(epoch: int) -> float:
         return lr * rate_factor(tune.schedule.name, epoch, tune.epochs, **shape)
 
-    monitor = tune.monitor if sources[1] else tune.monitor.replace("val/", "train/")
+    monitor = monitor_of(recipe, sources[1])
     stop = tune.early_stop
     stopping = Stopping(monitor, stop.patience, stop.min_delta) if stop else Stopping(monitor)
     history: list[EpochRow] = []
@@ -247,6 +265,12 @@ def _epochs(
     return history, best, state
 
 
+def monitor_of(recipe: Recipe, val: Source | None) -> str:
+    """Return the value that names the best epoch; without validation images, that of training."""
+    monitor = recipe.fine_tune.monitor
+    return monitor if val is not None else monitor.replace("val/", "train/")
+
+
 def _moving(model: CompiledModel) -> dict[str, Tensor]:
     return {
         name: tensor.detach().clone()
@@ -261,7 +285,7 @@ def _test_once(
     """Judge the best weights by test/, where there is one; it is used this one time."""
     if splits.test is None:
         return None
-    source = sources._source("test", splits.test, (), 1, live=False)
+    source = sources.test(splits.test)
     loss = build_loss(recipe.task)
     score = evaluate(
         model, source, task=recipe.task, loss=loss, batch_size=sources.prefix.chunk_size
@@ -282,7 +306,6 @@ def _record(
         "precision": recipe.features.precision,
         "base": {"model": opened.name, "weights": opened.weights, "licence": opened.licence},
         "seed": recipe.fine_tune.seed,
-        "monitor": recipe.fine_tune.monitor,
         "best": {
             "epoch": best.epoch,
             "train": as_data(best.train),

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from tlcompile.data.samples import generator
 from tlcompile.errors.run import NotFiniteLossError
+from tlcompile.features.prefix import Rows
 from tlcompile.features.sources import Source
 from tlcompile.graph.initialise import derived_seed
 from tlcompile.model.compiled import CompiledModel
@@ -97,6 +98,7 @@ def train_epochs(
     Raises:
         NotFiniteLossError: A loss is not a finite number.
     """
+    step = _Step(model, loss, optimizer, proof, clip_norm)
     best: float | None = None
     waited = 0
     steps_an_epoch = math.ceil(len(train.labels) / batch_size)
@@ -107,27 +109,44 @@ def train_epochs(
         model.train()
         tally = _Tally()
         order = torch.randperm(len(train.labels), generator=generator(seed, "order", epoch))
-        for step, (rows, labels) in enumerate(train.batches(order.tolist(), batch_size, epoch)):
-            torch.manual_seed(derived_seed(seed, "step", epoch * steps_an_epoch + step))
-            logits = model.suffix(*rows)
-            value = loss(logits, labels)
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            _refuse_infinite(model, value, epoch, step, lr)
-            proof.see_gradients(model)
-            if clip_norm is not None:
-                nn.utils.clip_grad_norm_([p for _, p in model.trainable()], clip_norm)
-            optimizer.step()
+        for index, (rows, labels) in enumerate(train.batches(order.tolist(), batch_size, epoch)):
+            torch.manual_seed(derived_seed(seed, "step", epoch * steps_an_epoch + index))
+            logits, value = step(rows, labels)
+            _refuse_infinite(model, value, epoch, index, lr)
+            step.move()
             tally.add(task, value, logits, labels)
         score = evaluate(model, val, task=task, loss=loss, batch_size=batch_size) if val else None
-        seconds = time.perf_counter() - start
-        row = EpochRow(epoch + 1, "main", tally.score(), score, lr, seconds)
+        row = EpochRow(epoch + 1, "main", tally.score(), score, lr, time.perf_counter() - start)
         value_now = row.value(stopping.monitor)
         is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)
         best, waited = (value_now, 0) if is_best else (best, waited + 1)
         yield row, is_best
         if stopping.patience is not None and waited >= stopping.patience:
             return
+
+
+@dataclass(frozen=True)
+class _Step:
+    """One step in its two halves: the gradients of a batch, then the move along them."""
+
+    model: CompiledModel
+    loss: Loss
+    optimizer: torch.optim.Optimizer
+    proof: FreezeProof
+    clip_norm: float | None
+
+    def __call__(self, rows: Rows, labels: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.model.suffix(*rows)
+        value = self.loss(logits, labels)
+        self.optimizer.zero_grad(set_to_none=True)
+        value.backward()  # type: ignore[no-untyped-call]
+        return logits, value
+
+    def move(self) -> None:
+        self.proof.see_gradients(self.model)
+        if self.clip_norm is not None:
+            nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self.clip_norm)
+        self.optimizer.step()
 
 
 def evaluate(
@@ -172,5 +191,5 @@ def _refuse_infinite(model: CompiledModel, loss: Tensor, epoch: int, step: int, 
         return
     bad = [n for n, p in model.trainable() if not bool(torch.isfinite(p).all())]
     raise NotFiniteLossError(
-        epoch=epoch + 1, step=step + 1, lr=lr, first_layer=bad[0] if bad else ""
+        epoch=epoch + 1, step=step + 1, lr=lr, first_layer=bad[0] if bad else None
     )

@@ -39,7 +39,7 @@ class Score:
         n, p, z2 = self.count, self.accuracy, Z95**2
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)
         half = Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-        return (max(0.0, centre - half), min(1.0, centre + half))
+        return (max(0.0, min(p, centre - half)), min(1.0, max(p, centre + half)))
 
     def worded(self) -> str:
         """Word the accuracy: '92.8 % (n = 153, 95 % interval 87.6 to 95.9)'."""

@@ -37,9 +37,9 @@ class FreezeProof:
         if not self.waiting:
             return
         for name, parameter in model.trainable():
-            if name in self.waiting and parameter.grad is not None:
-                if bool(torch.isfinite(parameter.grad).all()):
-                    self.waiting.discard(name)
+            grad = parameter.grad if name in self.waiting else None
+            if grad is not None and bool(torch.isfinite(grad).all()):
+                self.waiting.discard(name)
 
     def unmoved(self, model: CompiledModel) -> list[str]:
         """Return trainable parameters that are as they were: a warning, not a failure.

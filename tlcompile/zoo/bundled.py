@@ -46,9 +46,9 @@ def digits_net(num_classes: int = 5) -> nn.Module:
 
 
 def _block(width_in: int, width_out: int, pool: bool = True) -> nn.Sequential:
+    # No BatchNorm: with it, 50 images from scratch do as well, and there is no transfer to see.
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(width_in, width_out, 3, padding=1, bias=False),
-        bn=nn.BatchNorm2d(width_out),
+        conv=nn.Conv2d(width_in, width_out, 3, padding=1),
         relu=nn.ReLU(),
     )
     if pool:

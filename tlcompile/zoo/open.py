@@ -29,6 +29,7 @@ def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
         UnknownModelError: The zoo has no such model.
         RandomFrozenError: No weights, and something is frozen.
         WeightsError: The weights do not fit or cannot be had.
+        NotYetError: It names a run.
     """
     base = recipe.base
     name = base.model or ""
@@ -40,7 +41,8 @@ def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
             raise UnknownModelError(
                 name=name, models=tuple(all_model_names()), key=("base", "model")
             )
-        if base.weights == "none" and recipe.freeze.upto != ("none",):
+        frozen = recipe.freeze.upto != ("none",) or recipe.freeze.only
+        if base.weights == "none" and frozen:
             raise RandomFrozenError(model=name, key=("base", "weights"))
         return _open(name, base.weights, base.size, recipe.fine_tune.seed, load)
     except TLCompileError as error:

@@ -59,7 +59,7 @@ def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -
     else:
         module = _download(name, entry)
     preprocessing = _preprocessing(entry, size)
-    side = preprocessing.crop or preprocessing.resize or 224
+    side = preprocessing.size or 224
     return BaseModel(
         name=name,
         module=module,
@@ -102,7 +102,7 @@ def _state(entry: Any, model: str, tensors: dict[str, torch.Tensor], source: str
             load_exactly(module, state, source=source, model=model)
 
     with (
-        mock.patch.object(type(entry), "get_state_dict", lambda *_a, **_k: dict(tensors)),
+        mock.patch.object(type(entry), "get_state_dict", return_value=dict(tensors)),
         mock.patch.object(nn.Module, "load_state_dict", load),
     ):
         yield

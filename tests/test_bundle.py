@@ -1,0 +1,163 @@
+"""A bundle gives back the same model, or says why it cannot."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+from tiny import TinyNet, make_pictures, make_recipe
+
+import tlcompile.bundle
+from tlcompile.bundle import FILES, load_bundle, save_bundle
+from tlcompile.durable.manifest import entry_of, manifest_bytes
+from tlcompile.errors.run import DamagedFileError, NotABundleError
+from tlcompile.errors.training import GoldenMismatchError
+from tlcompile.run.evaluate import judge
+from tlcompile.run.evaluate import _labelled as labelled
+from tlcompile.run.train import RunResult, train_recipe
+from tlcompile.zoo.bundled import digits_net
+
+
+def trained(folder: Path, pictures: Path, **sections: object) -> RunResult:
+    recipe = make_recipe(
+        base={"model": "digits_net", "size": 16},
+        data={"folder": str(pictures), **sections.pop("data", {})},  # type: ignore[dict-item]
+        fine_tune={"epochs": 2, "batch_size": 4},
+        **sections,
+    )
+    return train_recipe(recipe, folder, base=TinyNet())
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_pictures(tmp_path_factory.mktemp("data") / "pictures", side=20)
+
+
+@pytest.fixture
+def run(tmp_path: Path, pictures: Path) -> tuple[Path, RunResult]:
+    return tmp_path / "run", trained(tmp_path / "run", pictures)
+
+
+def test_what_is_loaded_equals_what_was_saved(run: tuple[Path, RunResult]) -> None:
+    folder, result = run
+    bundle = load_bundle(folder, base=TinyNet())
+    for (name, ours), theirs in zip(
+        result.model.state_dict().items(), bundle.model.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+    images = torch.randn(3, 3, 16, 16)
+    with torch.no_grad():
+        assert torch.equal(result.model(images), bundle.model(images))
+    assert not bundle.model.training
+    assert bundle.model.frozen == result.model.frozen
+    assert bundle.classes == ("ants", "bees")
+    assert bundle.task == "classification"
+    assert bundle.preprocessing.size == 16
+
+
+def test_there_is_no_pickle(run: tuple[Path, RunResult]) -> None:
+    for name in ("bundle", "last"):
+        found = {path.name for path in (run[0] / name).iterdir()}
+        assert found == {*FILES, "manifest.json"}
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_flipped_bit_is_seen(run: tuple[Path, RunResult], name: str) -> None:
+    path = run[0] / "bundle" / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DamagedFileError, match=name.replace(".", r"\.")):
+        load_bundle(run[0], base=TinyNet())
+
+
+@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+def test_a_missing_file_is_named(run: tuple[Path, RunResult], name: str) -> None:
+    (run[0] / "bundle" / name).unlink()
+    with pytest.raises(NotABundleError) as caught:
+        load_bundle(run[0], base=TinyNet())
+    assert caught.value.missing == (name,)
+
+
+def test_a_folder_of_something_else_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(NotABundleError):
+        load_bundle(tmp_path)
+
+
+def rewrite(bundle: Path, name: str, data: bytes) -> None:
+    """Replace a file as someone would who knows the format: with a manifest that fits."""
+    (bundle / name).write_bytes(data)
+    entries = {other: entry_of((bundle / other).read_bytes()) for other in FILES}
+    (bundle / "manifest.json").write_bytes(manifest_bytes(entries))
+
+
+def test_a_model_that_computes_something_else_is_refused(run: tuple[Path, RunResult]) -> None:
+    bundle = run[0] / "bundle"
+    tensors = load_file(bundle / "model.safetensors")
+    tensors["fc.bias"] += 0.5
+    rewrite(bundle, "model.safetensors", save(tensors))
+    with pytest.raises(GoldenMismatchError) as caught:
+        load_bundle(run[0], base=TinyNet())
+    assert caught.value.difference == pytest.approx(0.5, rel=1e-3)
+
+
+def test_the_last_bits_of_the_golden_sample_may_differ(run: tuple[Path, RunResult]) -> None:
+    bundle = run[0] / "bundle"
+    golden = load_file(bundle / "golden.safetensors")
+    golden["output.output"] *= 1 + 1e-5
+    rewrite(bundle, "golden.safetensors", save(golden))
+    load_bundle(run[0], base=TinyNet())
+    golden["output.output"][0, 0] = float("nan")
+    rewrite(bundle, "golden.safetensors", save(golden))
+    with pytest.raises(GoldenMismatchError):
+        load_bundle(run[0], base=TinyNet())
+
+
+def test_saving_again_gives_the_same_bytes(run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    folder, result = run
+    record = json.loads((folder / "bundle" / "record.json").read_bytes())
+    for name in ("a", "b"):
+        save_bundle(tmp_path / name, result.model, {"base": {"model": "x"}}, record)
+    for name in FILES:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_class_order_is_carried(tmp_path: Path, pictures: Path) -> None:
+    trained(tmp_path / "run", pictures, data={"classes": ["bees", "ants"]})
+    assert load_bundle(tmp_path / "run", base=TinyNet()).classes == ("bees", "ants")
+
+
+def test_a_folder_is_judged_by_the_names_of_its_classes(tmp_path: Path, pictures: Path) -> None:
+    """The model says bees, ants; folders come sorted, and this one has a class only."""
+    trained(tmp_path / "run", pictures, data={"classes": ["bees", "ants"]})
+    bundle = load_bundle(tmp_path / "run", base=TinyNet())
+    samples = labelled(bundle, str(pictures))
+    assert samples.counts() == {"bees": 6, "ants": 6}
+    assert {bundle.classes[label] for label, path in zip(samples.labels, samples.ids, strict=True) if "ants" in Path(path).parts} == {"ants"}  # fmt: skip
+    score, by_class = judge(bundle, samples, workers=1)
+    assert score.count == 12
+    assert list(by_class) == ["bees", "ants"]
+    only = make_pictures(tmp_path / "more", classes=("ants",), count=3, side=20)
+    score, by_class = judge(bundle, labelled(bundle, str(only)), workers=1)
+    assert list(by_class) == ["ants"]
+
+
+def test_it_loads_without_the_weights_of_its_base(tmp_path: Path) -> None:
+    weights = tmp_path / "mine.safetensors"
+    weights.write_bytes(save(digits_net(3).state_dict() | digits_net().state_dict()))
+    recipe = make_recipe(
+        base={"model": "digits_net", "weights": str(weights)},
+        data={"dataset": "digits", "per_class": 3},
+        fine_tune={"epochs": 1},
+    )
+    result = train_recipe(recipe, tmp_path / "run")
+    weights.unlink()
+    bundle = load_bundle(tmp_path / "run")
+    assert torch.equal(bundle.model.state_dict()["fc.weight"], result.model.state_dict()["fc.weight"])
+
+
+def test_tolerance_is_between_bits_and_another_model() -> None:
+    assert 1e-5 < tlcompile.bundle.GOLDEN_TOLERANCE < 1e-2

@@ -1,0 +1,74 @@
+"""What `import tlcompile` offers, and what it costs."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tiny import TinyNet, make_pictures, make_recipe
+
+import tlcompile
+
+NAMES = [
+    "Bundle",
+    "CompiledModel",
+    "Recipe",
+    "TLCompileError",
+    "compile_recipe",
+    "load_bundle",
+    "load_recipe",
+    "train",
+]
+
+
+def test_the_names() -> None:
+    assert tlcompile.__all__ == sorted(NAMES) == NAMES
+    assert dir(tlcompile) == NAMES
+    for name in NAMES:
+        assert getattr(tlcompile, name).__name__ == name
+        assert getattr(tlcompile, name).__doc__
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = tlcompile.nothing
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    heavy = "{'torch', 'torchvision', 'hydra', 'omegaconf', 'pydantic', 'numpy', 'PIL'}"
+    code = f"import sys, tlcompile; print(sorted({heavy} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+RECIPE = """\
+base: {{model: digits_net, size: 16}}
+data: {folder}
+fine_tune: {{epochs: 2}}
+run: {{output_dir: {out}}}
+"""
+
+
+def test_the_five_liner(tmp_path: Path) -> None:
+    data = make_pictures(tmp_path / "data", side=20)
+    path = tmp_path / "flowers.yaml"
+    path.write_text(RECIPE.format(folder=data, out=tmp_path / "runs"))
+    recipe = tlcompile.load_recipe(path, ["fine_tune.epochs=3"])
+    model, history = tlcompile.train(recipe, base=TinyNet())
+    assert [row.epoch for row in history] == [1, 2, 3]
+    assert not model.training
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert folder.name.startswith("flowers-")
+    bundle = tlcompile.load_bundle(folder, base=TinyNet())
+    assert bundle.classes == ("ants", "bees")
+    tlcompile.train(path, ["fine_tune.epochs=3"], base=TinyNet())
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [folder.name, f"{folder.name}-2"]
+
+
+def test_a_folder_can_be_named(tmp_path: Path) -> None:
+    recipe = make_recipe(
+        base={"model": "digits_net", "size": 16},
+        data=str(make_pictures(tmp_path / "data", side=20)),
+        fine_tune={"epochs": 1},
+    )
+    tlcompile.train(recipe, base=TinyNet(), folder=tmp_path / "mine")
+    assert (tmp_path / "mine" / "bundle" / "model.safetensors").is_file()

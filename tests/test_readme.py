@@ -1,0 +1,75 @@
+"""The README says only what is true: its file map, its commands, its picture of the plan."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from tlcompile.run.cli import VERBS, main
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def block(mark: str) -> str:
+    """Return the fenced block behind `<!-- mark -->`."""
+    found = re.search(rf"<!-- {mark} -->\s*```\w*\n(.*?)```", README, re.DOTALL)
+    assert found, f"README.md has no block {mark}"
+    return found[1]
+
+
+def file_map() -> str:
+    """Return every module with the first sentence of its docstring."""
+    files = [*sorted((ROOT / "tlcompile").rglob("*.py")), *sorted((ROOT / "hydra_plugins").glob("*.py"))]
+    assert len(files) > 60
+    lines, folder = [], None
+    for file in sorted(files, key=lambda f: (str(f.parent), f.name)):
+        about = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8"))) or ""
+        sentence = " ".join(about.split("\n\n")[0].split())
+        if file.parent != folder:
+            folder = file.parent
+            lines.append(f"{folder.relative_to(ROOT)}/")
+        name = "" if file.name == "__init__.py" else file.name
+        if name:
+            lines.append(f"    {name:<22} {sentence}")
+        else:
+            lines[-1] += f"    {sentence}"
+    return "\n".join(lines) + "\n"
+
+
+def test_file_map_equals_the_tree() -> None:
+    assert block("map") == file_map(), "python tests/test_readme.py prints the map"
+
+
+def test_commands_exist() -> None:
+    commands = re.findall(r"^\s*(tlcompile .*?)(?:\s+#.*)?$", README, re.MULTILINE)
+    assert len(commands) > 8
+    for command in commands:
+        words = shlex.split(command)
+        assert words[1] in VERBS, command
+        for word in words[2:]:
+            if word.startswith("recipes/"):
+                assert (ROOT / word).is_file(), command
+
+
+def test_plan_in_the_readme_is_what_plan_prints(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert main(["plan", "recipes/ants_bees.yaml"]) == 0
+    printed = [line.rstrip() for line in capsys.readouterr().out.splitlines()]
+    assert [line.rstrip() for line in block("plan").splitlines()] == printed
+
+
+def test_recipe_in_the_readme_is_the_file() -> None:
+    text = (ROOT / "recipes" / "ants_bees.yaml").read_text(encoding="utf-8")
+    body = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
+    assert block("recipe").strip() == body.strip()
+
+
+if __name__ == "__main__":
+    print(file_map(), end="")
