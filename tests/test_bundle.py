@@ -15,8 +15,8 @@ from tlcompile.bundle import FILES, load_bundle, save_bundle
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
-from tlcompile.run.evaluate import judge
 from tlcompile.run.evaluate import _labelled as labelled
+from tlcompile.run.evaluate import judge
 from tlcompile.run.train import RunResult, train_recipe
 from tlcompile.zoo.bundled import digits_net
 
@@ -136,7 +136,11 @@ def test_a_folder_is_judged_by_the_names_of_its_classes(tmp_path: Path, pictures
     bundle = load_bundle(tmp_path / "run", base=TinyNet())
     samples = labelled(bundle, str(pictures))
     assert samples.counts() == {"bees": 6, "ants": 6}
-    assert {bundle.classes[label] for label, path in zip(samples.labels, samples.ids, strict=True) if "ants" in Path(path).parts} == {"ants"}  # fmt: skip
+    assert {
+        bundle.classes[label]
+        for label, path in zip(samples.labels, samples.ids, strict=True)
+        if "ants" in Path(path).parts
+    } == {"ants"}
     score, by_class = judge(bundle, samples, workers=1)
     assert score.count == 12
     assert list(by_class) == ["bees", "ants"]
@@ -156,7 +160,9 @@ def test_it_loads_without_the_weights_of_its_base(tmp_path: Path) -> None:
     result = train_recipe(recipe, tmp_path / "run")
     weights.unlink()
     bundle = load_bundle(tmp_path / "run")
-    assert torch.equal(bundle.model.state_dict()["fc.weight"], result.model.state_dict()["fc.weight"])
+    assert torch.equal(
+        bundle.model.state_dict()["fc.weight"], result.model.state_dict()["fc.weight"]
+    )
 
 
 def test_tolerance_is_between_bits_and_another_model() -> None:

@@ -61,7 +61,10 @@ def test_the_five_liner(tmp_path: Path) -> None:
     bundle = tlcompile.load_bundle(folder, base=TinyNet())
     assert bundle.classes == ("ants", "bees")
     tlcompile.train(path, ["fine_tune.epochs=3"], base=TinyNet())
-    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [folder.name, f"{folder.name}-2"]
+    assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
+        folder.name,
+        f"{folder.name}-2",
+    ]
 
 
 def test_a_folder_can_be_named(tmp_path: Path) -> None:

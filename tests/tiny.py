@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from tlcompile.recipe.load import recipe_from, spell_out
-from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.scalars import to_yaml
+from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.yaml_reader import read_recipe_text
 
 COLOURS = ((220, 60, 40), (40, 70, 210), (60, 200, 80))

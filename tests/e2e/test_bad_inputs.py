@@ -41,43 +41,123 @@ class Bad:
     arguments: tuple[str, ...] = ()
 
 
-PICTURES = ("data:\n  dataset: digits\n  classes: [\"5\", \"6\", \"7\"]\n  per_class: 4\n", "data: pictures\n")  # fmt: skip
+PICTURES = (
+    'data:\n  dataset: digits\n  classes: ["5", "6", "7"]\n  per_class: 4\n',
+    "data: pictures\n",
+)
 
 CASES = {
-    "misspelt key": Bad("epochs", "epoch", 2, (r"^r\.yaml:8:3: .*'epoch'.*\[unknown-key\]", "did you mean 'epochs'")),
-    "misspelt section": Bad("freeze", "freze", 2, (r"^r\.yaml:2:1: .*'freze'", "did you mean 'freeze'")),
-    "misspelt vertex": Bad("block1", "blok1", 2, (r"^r\.yaml:2:16: .*'blok1'.*\[unknown-vertex\]", "did you mean 'block1'")),
-    "misspelt model": Bad("digits_net", "digit_net", 2, (r"^r\.yaml:1:15: .*'digit_net'", "digits_net")),
-    "misspelt data set": Bad("dataset: digits", "dataset: digit", 2, (r"^r\.yaml:4:12: ", "digits")),
+    "misspelt key": Bad(
+        "epochs", "epoch", 2, (r"^r\.yaml:8:3: .*'epoch'.*\[unknown-key\]", "did you mean 'epochs'")
+    ),
+    "misspelt section": Bad(
+        "freeze", "freze", 2, (r"^r\.yaml:2:1: .*'freze'", "did you mean 'freeze'")
+    ),
+    "misspelt vertex": Bad(
+        "block1",
+        "blok1",
+        2,
+        (r"^r\.yaml:2:16: .*'blok1'.*\[unknown-vertex\]", "did you mean 'block1'"),
+    ),
+    "misspelt model": Bad(
+        "digits_net", "digit_net", 2, (r"^r\.yaml:1:15: .*'digit_net'", "digits_net")
+    ),
+    "misspelt data set": Bad(
+        "dataset: digits", "dataset: digit", 2, (r"^r\.yaml:4:12: ", "digits")
+    ),
     "wrong type": Bad("epochs: 1", "epochs: many", 2, (r"^r\.yaml:8:11: ", "whole number")),
     "out of range": Bad("epochs: 1", "epochs: 0", 2, (r"^r\.yaml:8:11: ", "at least 1|above 0")),
-    "python tag": Bad("digits_net", "!!python/object/apply:os.system [echo]", 2, (r"^r\.yaml:1:15: ",)),
+    "python tag": Bad(
+        "digits_net", "!!python/object/apply:os.system [echo]", 2, (r"^r\.yaml:1:15: ",)
+    ),
     "hydra node": Bad("fine_tune", "hydra", 2, (r"^r\.yaml:7:1: ", "hydra")),
     "not yaml": Bad("{model: digits_net}", "{model: digits_net", 2, (r"^r\.yaml:\d+:\d+: ",)),
     "unknown class": Bad('"7"', '"x"', 1, (r"^r\.yaml:5:23: class 'x'",)),
-    "too many of a class": Bad("per_class: 4", "per_class: 4000", 1, (r"^r\.yaml:6:14: class '5'", "write per_class: 14")),
-    "missing weights": Bad("digits_net}", "digits_net, weights: no.safetensors}", 1, (r"^r\.yaml:1:36: .*no\.safetensors", "no such file")),
-    "unknown weights": Bad("digits_net}", "digits_net, weights: V2}", 2, (r"^r\.yaml:1:36: ", "DIGITS_0_TO_4_V1")),
-    "wrong weights": Bad("digits_net}", "digits_net, weights: other.safetensors}", 1, (r"^r\.yaml:1:36: .*other\.safetensors",)),
-    "frozen without weights": Bad("digits_net}", "digits_net, weights: none}", 2, (r"^r\.yaml:1:36: ", "freeze: none|freeze.upto=none|weights")),
+    "too many of a class": Bad(
+        "per_class: 4", "per_class: 4000", 1, (r"^r\.yaml:6:14: class '5'", "write per_class: 14")
+    ),
+    "missing weights": Bad(
+        "digits_net}",
+        "digits_net, weights: no.safetensors}",
+        1,
+        (r"^r\.yaml:1:36: .*no\.safetensors", "no such file"),
+    ),
+    "unknown weights": Bad(
+        "digits_net}", "digits_net, weights: V2}", 2, (r"^r\.yaml:1:36: ", "DIGITS_0_TO_4_V1")
+    ),
+    "wrong weights": Bad(
+        "digits_net}",
+        "digits_net, weights: other.safetensors}",
+        1,
+        (r"^r\.yaml:1:36: .*other\.safetensors",),
+    ),
+    "frozen without weights": Bad(
+        "digits_net}",
+        "digits_net, weights: none}",
+        2,
+        (r"^r\.yaml:1:36: ", "freeze: none|freeze.upto=none|weights"),
+    ),
     "nothing trains": Bad("block1", "all", 2, (r"^r\.yaml:2:\d+: ", "all|nothing trains")),
-    "no data": Bad(DIGITS[DIGITS.index("data:"):DIGITS.index("fine_tune")], "", 2, (r"needs the key 'folder'",)),
-    "no folder": Bad(*PICTURES[:1], "data: nowhere\n", 2, (r"^r\.yaml:3:7: there is no folder 'nowhere'",)),
-    "folder and data set": Bad("dataset: digits", "dataset: digits\n  folder: pictures", 2, (r"keep one",)),
-    "empty class": Bad(*PICTURES[:1], "data: hollow\n", 1, (r"^r\.yaml:3:7: class 'empty' has no image",)),
-    "bad images": Bad(*PICTURES, 1, (r"^r\.yaml:3:7: 3 images cannot be read", "ants/0.png", "ants/5.png", "bees/2.png")),
+    "no data": Bad(
+        DIGITS[DIGITS.index("data:") : DIGITS.index("fine_tune")],
+        "",
+        2,
+        (r"needs the key 'folder'",),
+    ),
+    "no folder": Bad(
+        *PICTURES[:1], "data: nowhere\n", 2, (r"^r\.yaml:3:7: there is no folder 'nowhere'",)
+    ),
+    "folder and data set": Bad(
+        "dataset: digits", "dataset: digits\n  folder: pictures", 2, (r"keep one",)
+    ),
+    "empty class": Bad(
+        *PICTURES[:1], "data: hollow\n", 1, (r"^r\.yaml:3:7: class 'empty' has no image",)
+    ),
+    "bad images": Bad(
+        *PICTURES,
+        1,
+        (r"^r\.yaml:3:7: 3 images cannot be read", "ants/0.png", "ants/5.png", "bees/2.png"),
+    ),
     "bad images, live": Bad(*PICTURES, 1, (r"3 images cannot be read",), ("freeze=none",)),
-    "binary with three": Bad("freeze:", "task: binary\nfreeze:", 2, (r"^r\.yaml:2:7: task binary wants 2 classes, the data has 3",)),
-    "augmented and frozen": Bad("  per_class", "  augment: {train: [rotation]}\n  per_class", 2, (r"^r\.yaml:6:20: ", r"features: \{views: 5\}", r"cache: off")),
-    "views without augmentation": Bad("freeze:", "features: {views: 2}\nfreeze:", 2, ("features.views has no effect",)),
-    "smoothing of a yes or no": Bad("epochs: 1", "label_smoothing: 0.1\ntask: binary", 2, ("label_smoothing has no effect",)),
-    "wrong override": Bad("", "", 2, (r"^command line:1:13: ", "did you mean 'block1'"), ("freeze.upto=blok1",)),
-    "wrong key of an override": Bad("", "", 2, (r"^command line:1:1: .*'epoch'",), ("fine_tune.epoch=3",)),
-    "sweep without -m": Bad("", "", 2, (r"^command line:1:13: .*sweep", "add -m"), ("freeze.upto=stem,block1",)),
+    "binary with three": Bad(
+        "freeze:",
+        "task: binary\nfreeze:",
+        2,
+        (r"^r\.yaml:2:7: task binary wants 2 classes, the data has 3",),
+    ),
+    "augmented and frozen": Bad(
+        "  per_class",
+        "  augment: {train: [rotation]}\n  per_class",
+        2,
+        (r"^r\.yaml:6:20: ", r"features: \{views: 5\}", r"cache: off"),
+    ),
+    "views without augmentation": Bad(
+        "freeze:", "features: {views: 2}\nfreeze:", 2, ("features.views has no effect",)
+    ),
+    "smoothing of a yes or no": Bad(
+        "epochs: 1", "label_smoothing: 0.1\ntask: binary", 2, ("label_smoothing has no effect",)
+    ),
+    "wrong override": Bad(
+        "", "", 2, (r"^command line:1:13: ", "did you mean 'block1'"), ("freeze.upto=blok1",)
+    ),
+    "wrong key of an override": Bad(
+        "", "", 2, (r"^command line:1:1: .*'epoch'",), ("fine_tune.epoch=3",)
+    ),
+    "sweep without -m": Bad(
+        "", "", 2, (r"^command line:1:13: .*sweep", "add -m"), ("freeze.upto=stem,block1",)
+    ),
     "unknown option": Bad("", "", 2, ("there is no option '--agian'",), ("--agian",)),
-    "no such device": Bad("", "", 1, (r"^command line:1:12: this machine has no device 'mps'",), ("run.device=mps",)),
-    "loss that is no number": Bad("epochs: 1", "epochs: 3\n  optimizer: {name: sgd, lr: 1e6}\n  schedule: constant", 1, (r"the loss is not finite at epoch \d, step \d", "lr=100000"), ("freeze=none",)),
-}  # fmt: skip
+    "no such device": Bad(
+        "", "", 1, (r"^command line:1:12: this machine has no device 'mps'",), ("run.device=mps",)
+    ),
+    "loss that is no number": Bad(
+        "epochs: 1",
+        "epochs: 3\n  optimizer: {name: sgd, lr: 1e6}\n  schedule: constant",
+        1,
+        (r"the loss is not finite at epoch \d, step \d", "lr=100000"),
+        ("freeze=none",),
+    ),
+}
 
 
 @pytest.fixture
@@ -108,7 +188,9 @@ def test_bad_input(place: Path, capsys: pytest.CaptureFixture[str], name: str) -
     code = main(["train", "r.yaml", *bad.arguments])
     said = capsys.readouterr().err
     for pattern in bad.says:
-        assert re.search(pattern, " ".join(said.split()) if "^" not in pattern else said, re.M), said
+        assert re.search(pattern, " ".join(said.split()) if "^" not in pattern else said, re.M), (
+            said
+        )
     assert code == bad.code, said
     assert "Traceback" not in said
     assert "[unexpected]" not in said

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +13,7 @@ import torch
 import torchvision
 from tiny import TinyNet, make_pictures, make_recipe
 from torch import nn
+from torchvision.models.convnext import CNBlockConfig, ConvNeXt
 
 from tlcompile.features.sources import KeptSource, LiveSource
 from tlcompile.run.train import RunResult, train_recipe
@@ -27,16 +31,23 @@ def run(
     folder: Path, pictures: Path, base: nn.Module, features: dict[str, Any], **sections: Any
 ) -> RunResult:
     size = sections.pop("size", 32)
-    sections.setdefault("fine_tune", {"epochs": 2, "batch_size": 4, "optimizer": {"name": "sgd", "lr": 0.05}})
+    sections.setdefault(
+        "fine_tune", {"epochs": 2, "batch_size": 4, "optimizer": {"name": "sgd", "lr": 0.05}}
+    )
     data = {"folder": str(pictures), **sections.pop("data", {})}
     recipe = make_recipe(
-        base={"model": "digits_net", "size": size}, data=data, features={"batch_size": 4, **features}, **sections
-    )  # fmt: skip
+        base={"model": "digits_net", "size": size},
+        data=data,
+        features={"batch_size": 4, **features},
+        **sections,
+    )
     return train_recipe(recipe, folder, base=base)
 
 
 def assert_equal(one: RunResult, other: RunResult) -> None:
-    for (name, a), (_, b) in zip(one.model.state_dict().items(), other.model.state_dict().items(), strict=True):  # fmt: skip
+    for (name, a), (_, b) in zip(
+        one.model.state_dict().items(), other.model.state_dict().items(), strict=True
+    ):
         assert torch.equal(a, b), name
     for a, b in zip(one.history, other.history, strict=True):
         assert (a.train, a.val, a.lr) == (b.train, b.val, b.lr)
@@ -88,21 +99,54 @@ def test_models_of_the_zoo(tmp_path: Path, pictures: Path, name: str, batch_size
     base = build(num_classes=4)
     tune = {"epochs": 1, "batch_size": batch_size, "optimizer": {"name": "sgd", "lr": 0.01}}
     runs = [
-        run(tmp_path / str(n), pictures, base, {"batch_size": 8, **kind}, size=64, freeze=upto, fine_tune=tune)
+        run(
+            tmp_path / str(n),
+            pictures,
+            base,
+            {"batch_size": 8, **kind},
+            size=64,
+            freeze=upto,
+            fine_tune=tune,
+        )
         for n, kind in enumerate([{}, LIVE])
-    ]  # fmt: skip
+    ]
     assert runs[0].model.boundary
     assert_equal(*runs)
 
 
-def test_a_boundary_in_a_permuted_layout(tmp_path: Path, pictures: Path) -> None:
-    base = torchvision.models.convnext_tiny(num_classes=4)
+def narrow_convnext() -> nn.Module:
+    """Build a ConvNeXt whose four stages are one thin block each; the layouts are convnext_tiny's."""
+    widths = [8, 16, 24, 32, None]
+    stages = [CNBlockConfig(a, b, 1) for a, b in itertools.pairwise(widths)]
+    return ConvNeXt(stages, num_classes=4)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        narrow_convnext,
+        pytest.param(
+            partial(torchvision.models.convnext_tiny, num_classes=4), marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_a_boundary_in_a_permuted_layout(
+    tmp_path: Path, pictures: Path, build: Callable[[], nn.Module]
+) -> None:
+    base = build()
     # The boundary is a block's own input, whose memory is channels-last.
     runs = [
-        run(tmp_path / str(n), pictures, base, kind, size=64, freeze="features.5",
-            fine_tune={"epochs": 1, "batch_size": 4})
+        run(
+            tmp_path / str(n),
+            pictures,
+            base,
+            kind,
+            size=64,
+            freeze="features.5",
+            fine_tune={"epochs": 1, "batch_size": 4},
+        )
         for n, kind in enumerate([{}, LIVE])
-    ]  # fmt: skip
+    ]
     with torch.no_grad():
         (tensor,) = runs[0].model.prefix(torch.zeros(2, 3, 64, 64))
     assert not tensor.is_contiguous(), "or this test shows nothing"
@@ -124,9 +168,16 @@ def test_one_cached_view_is_a_live_first_epoch(tmp_path: Path, pictures: Path) -
 def test_the_number_of_workers_changes_nothing(tmp_path: Path, pictures: Path) -> None:
     base = TinyNet()
     runs = [
-        run(tmp_path / str(workers), pictures, base, {"views": 2}, data=AUGMENT, run={"workers": workers})
+        run(
+            tmp_path / str(workers),
+            pictures,
+            base,
+            {"views": 2},
+            data=AUGMENT,
+            run={"workers": workers},
+        )
         for workers in (0, 1, 3)
-    ]  # fmt: skip
+    ]
     assert_equal(runs[0], runs[1])
     assert_equal(runs[0], runs[2])
 
@@ -136,8 +187,12 @@ def test_the_same_recipe_gives_the_same_bytes(tmp_path: Path, pictures: Path) ->
     for name in ("a", "b"):
         run(tmp_path / name, pictures, base, {}, freeze="bn1")
         torch.manual_seed(99)  # what ran before never matters
-    for path in ("bundle/model.safetensors", "bundle/golden.safetensors", "last/model.safetensors",
-                 "recipe.yaml"):  # fmt: skip
+    for path in (
+        "bundle/model.safetensors",
+        "bundle/golden.safetensors",
+        "last/model.safetensors",
+        "recipe.yaml",
+    ):
         assert (tmp_path / "a" / path).read_bytes() == (tmp_path / "b" / path).read_bytes()
 
 

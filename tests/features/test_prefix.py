@@ -129,9 +129,7 @@ def test_memory_is_asked_for() -> None:
     assert not fits_in_memory(2**60, CPU)
 
 
-def test_what_does_not_fit_runs_live(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_does_not_fit_runs_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from tiny import make_pictures
 
     from tlcompile.run import train

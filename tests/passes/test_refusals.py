@@ -86,8 +86,8 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
     ("inside-leaf", "add: {fc.extra: @{layer: dropout, inputs: flatten}}", ["a part of a Linear"]),
     (
         "cycle",
-        "add: {c: {layer: dropout, inputs: a}, a: @{layer: dropout, inputs: b},"
-         " b: {layer: dropout, inputs: a}}",
+        ("add: {c: {layer: dropout, inputs: a}, a: @{layer: dropout, inputs: b},"
+         " b: {layer: dropout, inputs: a}}"),
         ["a -> b -> a"],
     ),
     ("cycle", "add: {a: @{layer: dropout, inputs: a}}", ["a -> a"]),

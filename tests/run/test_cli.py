@@ -230,6 +230,15 @@ def test_an_interrupt_is_130_without_a_traceback(recipe: str) -> None:
     assert "Traceback" not in rest
 
 
+def test_a_closed_pipe_is_no_error() -> None:
+    command = (
+        f"{sys.executable} -m tlcompile zoo 'resnet*' --json | head -c 1; echo ${{PIPESTATUS[0]}}"
+    )
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["[0"]
+    assert done.stderr == ""
+
+
 def test_device_and_threads_are_recorded(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
     tl(capsys, "train", recipe, "run.device=cpu")
     (folder,) = Path("runs").iterdir()

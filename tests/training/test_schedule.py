@@ -44,4 +44,10 @@ def test_every_parameter_is_in_one_group_with_its_options(name: str) -> None:
         assert groups[0][key] == value
     set_rate(optimizer, 0.5)
     assert groups[0]["lr"] == 0.5
-    assert isinstance(optimizer, getattr(torch.optim, {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}[name]))  # fmt: skip
+    assert isinstance(
+        optimizer,
+        getattr(
+            torch.optim,
+            {"sgd": "SGD", "adam": "Adam", "adamw": "AdamW", "rmsprop": "RMSprop"}[name],
+        ),
+    )

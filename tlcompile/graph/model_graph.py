@@ -34,6 +34,7 @@ class ModelGraph:
         sample_shapes: Shape of one sample of each input, without the batch.
         builders: For each new module, by target: builds it with real, initialised tensors.
         frozen: Names of frozen vertices; gradients and statistics stop here.
+        frozen_alone: Names of vertices that do not learn while gradients pass through them.
         dropped: Vertices that an edit took away, with the reason.
         notes: Sentences for the plan.
     """

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from tlcompile.recipe.fields import (
     Activation,
@@ -54,7 +54,7 @@ class Adam(_Optimizer):
 class AdamW(_Optimizer):
     """Adam with decoupled weight decay."""
 
-    name: Literal["adamw"]
+    name: Literal["adamw"] = "adamw"
     betas: Betas = Field((0.9, 0.999), description="Decay of the two running means.")
     eps: NotNegative = Field(1e-8, description="Added to the denominator.")
     weight_decay: NotNegative = Field(0.01, description="Share of each weight lost a step, x lr.")
@@ -68,6 +68,11 @@ class RmsProp(_Optimizer):
     momentum: Probability = Field(0.0, description="Weight of the earlier steps.")
     eps: NotNegative = Field(1e-8, description="Added to the denominator.")
     weight_decay: NotNegative = Field(0.0, description="L2 penalty added to the gradient.")
+
+
+def _adamw_unless_named(value: Any) -> Any:
+    """Let `optimizer: {lr: 1e-4}` mean the default optimizer with another rate."""
+    return {"name": "adamw", **value} if isinstance(value, dict) and "name" not in value else value
 
 
 AnyOptimizer = Annotated[Sgd | Adam | AdamW | RmsProp, Field(discriminator="name")]
@@ -122,7 +127,9 @@ class FineTune(Section):
     seed: Seed = Field(
         42, description="Of the new layers, the order of images, augmentation, dropout."
     )
-    optimizer: AnyOptimizer = Field(AdamW(name="adamw"), description="torch.optim's, by name.")
+    optimizer: Annotated[AnyOptimizer, BeforeValidator(_adamw_unless_named)] = Field(
+        AdamW(name="adamw"), description="torch.optim's, by name."
+    )
     schedule: AnySchedule = Field(Cosine(name="cosine"), description="How the rate changes.")
     epochs: Positive = Field(10, description="Passes over the training images.")
     batch_size: Positive = Field(32, description="Images a step, per device.")

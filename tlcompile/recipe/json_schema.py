@@ -18,7 +18,7 @@ def recipe_schema() -> dict[str, Any]:
     for path, key in SHORT_FORMS.items():
         owner = schema if len(path) == 1 else definitions["FineTune"]
         _allow_short(owner["properties"], path[-1], key)
-    return {"$schema": DIALECT, "title": "A recipe of tlcompile", **schema}
+    return {**schema, "$schema": DIALECT, "title": "A recipe of tlcompile"}
 
 
 def _allow_short(properties: dict[str, Any], name: str, key: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import os
 import sys
@@ -91,7 +92,8 @@ def _guarded(verb: str, words: Sequence[str]) -> int:
         print("interrupted; what was finished is kept", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `| head` closed the pipe
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.close()  # `| head` closed the pipe; at exit Python would flush once more
         return 0
     except Exception as error:
         if os.environ.get("TLCOMPILE_TRACEBACK"):

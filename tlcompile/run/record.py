@@ -8,13 +8,17 @@ from typing import Any
 
 import torch
 
-PACKAGES = ("tlcompile", "torch", "torchvision", "safetensors", "pillow", "hydra-core", "pydantic")
+PACKAGES = ("tlcompile", "torchvision", "safetensors", "pillow", "hydra-core", "pydantic")
 
 
 def environment(device: torch.device) -> dict[str, Any]:
     """Return versions of what decides the numbers, the device and its threads."""
     return {
-        "versions": {"python": platform.python_version(), **{p: _version(p) for p in PACKAGES}},
+        "versions": {
+            "python": platform.python_version(),
+            **{p: _version(p) for p in PACKAGES},
+            "torch": str(torch.__version__),
+        },
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
     }

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from tlcompile.data.samples import generator
 from tlcompile.errors.run import NotFiniteLossError
-from tlcompile.features.prefix import Rows
 from tlcompile.features.sources import Source
 from tlcompile.graph.initialise import derived_seed
 from tlcompile.model.compiled import CompiledModel
@@ -98,25 +97,15 @@ def train_epochs(
     Raises:
         NotFiniteLossError: A loss is not a finite number.
     """
-    step = _Step(model, loss, optimizer, proof, clip_norm)
+    steps = _Steps(model, task, loss, optimizer, batch_size, seed, proof, clip_norm)
     best: float | None = None
     waited = 0
-    steps_an_epoch = math.ceil(len(train.labels) / batch_size)
     for epoch in range(epochs):
         start = time.perf_counter()
         lr = rate(epoch)
-        set_rate(optimizer, lr)
-        model.train()
-        tally = _Tally()
-        order = torch.randperm(len(train.labels), generator=generator(seed, "order", epoch))
-        for index, (rows, labels) in enumerate(train.batches(order.tolist(), batch_size, epoch)):
-            torch.manual_seed(derived_seed(seed, "step", epoch * steps_an_epoch + index))
-            logits, value = step(rows, labels)
-            _refuse_infinite(model, value, epoch, index, lr)
-            step.move()
-            tally.add(task, value, logits, labels)
+        trained = steps(train, epoch, lr)
         score = evaluate(model, val, task=task, loss=loss, batch_size=batch_size) if val else None
-        row = EpochRow(epoch + 1, "main", tally.score(), score, lr, time.perf_counter() - start)
+        row = EpochRow(epoch + 1, "main", trained, score, lr, time.perf_counter() - start)
         value_now = row.value(stopping.monitor)
         is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)
         best, waited = (value_now, 0) if is_best else (best, waited + 1)
@@ -126,27 +115,40 @@ def train_epochs(
 
 
 @dataclass(frozen=True)
-class _Step:
-    """One step in its two halves: the gradients of a batch, then the move along them."""
+class _Steps:
+    """The steps of an epoch."""
 
     model: CompiledModel
+    task: str
     loss: Loss
     optimizer: torch.optim.Optimizer
+    batch_size: int
+    seed: int
     proof: FreezeProof
     clip_norm: float | None
 
-    def __call__(self, rows: Rows, labels: Tensor) -> tuple[Tensor, Tensor]:
-        logits = self.model.suffix(*rows)
-        value = self.loss(logits, labels)
-        self.optimizer.zero_grad(set_to_none=True)
-        value.backward()  # type: ignore[no-untyped-call]
-        return logits, value
-
-    def move(self) -> None:
-        self.proof.see_gradients(self.model)
-        if self.clip_norm is not None:
-            nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self.clip_norm)
-        self.optimizer.step()
+    def __call__(self, source: Source, epoch: int, lr: float) -> Score:
+        """Train on every row once; return the score of what was computed on the way."""
+        count = len(source.labels)
+        first = epoch * math.ceil(count / self.batch_size)
+        set_rate(self.optimizer, lr)
+        self.model.train()
+        tally = _Tally()
+        order = torch.randperm(count, generator=generator(self.seed, "order", epoch))
+        batches = source.batches(order.tolist(), self.batch_size, epoch)
+        for step, (rows, labels) in enumerate(batches):
+            torch.manual_seed(derived_seed(self.seed, "step", first + step))
+            logits = self.model.suffix(*rows)
+            value = self.loss(logits, labels)
+            self.optimizer.zero_grad(set_to_none=True)
+            value.backward()  # type: ignore[no-untyped-call]
+            _refuse_infinite(self.model, value, epoch, step, lr)
+            self.proof.see_gradients(self.model)
+            if self.clip_norm is not None:
+                nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self.clip_norm)
+            self.optimizer.step()
+            tally.add(self.task, value, logits, labels)
+        return tally.score()
 
 
 def evaluate(
