@@ -24,7 +24,10 @@ def block(mark: str) -> str:
 
 def file_map() -> str:
     """Return every module with the first sentence of its docstring."""
-    files = [*sorted((ROOT / "tlcompile").rglob("*.py")), *sorted((ROOT / "hydra_plugins").glob("*.py"))]
+    files = [
+        *sorted((ROOT / "tlcompile").rglob("*.py")),
+        *sorted((ROOT / "hydra_plugins").glob("*.py")),
+    ]
     assert len(files) > 60
     lines, folder = [], None
     for file in sorted(files, key=lambda f: (str(f.parent), f.name)):

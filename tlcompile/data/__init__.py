@@ -1,1 +1,1 @@
-
+"""Folders, the bundled digits, named data sets, image checks, augmentation, splits."""

@@ -1,12 +1,14 @@
 """What every error is: facts in, words out, one form on the screen.
 
     TLCompileError
-    |-- RecipeError     the file or the command line is wrong     -> the user edits YAML      (errors/recipe.py)
-    |-- GraphError      the recipe does not fit the base model    -> the user edits YAML      (errors/graph.py)
-    |-- WeightsError    tensors do not fit                        -> the user picks weights   (errors/weights.py)
-    |-- DataError       images or folders are not as promised     -> the user mends the data  (errors/data.py)
-    |-- RunError        the machine or the run does not fit       -> the user changes run     (errors/run.py)
-    `-- PassError       we broke a promise                        -> we fix tlcompile         (errors/graph.py)
+    |-- RecipeError   the file or command line is wrong      -> edit the YAML   recipe.py, schema.py
+    |-- GraphError    the recipe does not fit the base       -> edit the YAML   graph.py, edits.py
+    |-- WeightsError  tensors do not fit or cannot be had    -> pick weights    weights.py
+    |-- DataError     images or folders are not as promised  -> mend the data   data.py
+    |-- RunError      the machine or the run does not fit    -> change the run  run.py, training.py,
+    |                                                                           finding.py
+    |-- PassBrokePromiseError  a pass broke its promise      -> we fix it       graph.py
+    `-- Problems      several of these at once
 
 The raise gives facts, the class makes words, and tests/test_errors.py renders every class once.
 """
@@ -83,7 +85,7 @@ def _rebuild(kind: type[TLCompileError], values: dict[str, Any]) -> TLCompileErr
 
 
 @dataclass(eq=False, kw_only=True)
-class Problems(TLCompileError):
+class Problems(TLCompileError):  # noqa: N818, it is not one error
     """Several errors at once, in file order; the only error that holds others."""
 
     slug: ClassVar[str] = "problems"
@@ -101,6 +103,7 @@ class Problems(TLCompileError):
 
     def at(self, where: Span | None) -> TLCompileError:
         """Return itself: its members have their own places."""
+        del where
         return self
 
     def __str__(self) -> str:

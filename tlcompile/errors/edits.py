@@ -253,15 +253,15 @@ class WrongWidthError(GraphError):
     slug: ClassVar[str] = "wrong-width"
 
     name: str
-    found: int
-    wanted: int
+    found: str
+    wanted: str
     task: str
 
     def headline(self) -> str:
-        return f"output '{self.name}' has {self.found} logits, the task needs {self.wanted}"
+        return f"output '{self.name}' has not the width that the task needs"
 
     def facts(self) -> dict[str, str]:
-        return {"found": f"{self.found}", "wanted": f"{self.wanted} ({self.task})"}
+        return {"found": self.found, "wanted": f"{self.wanted}, for task {self.task}"}
 
     def fix(self) -> str:
         return "write out: classes on that layer, or head: auto"

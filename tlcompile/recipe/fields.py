@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
 
 
 class Section(BaseModel):
@@ -24,7 +24,14 @@ def as_list(value: Any) -> Any:
 
 
 Name = Annotated[str, BeforeValidator(_as_written), Field(min_length=1, max_length=200)]
-Names = Annotated[tuple[Name, ...], Strict(False), BeforeValidator(as_list)]
+# One name is a list of one; numbers are names as they are written.
+_NAME_SCHEMA = {"type": ["string", "number"]}
+Names = Annotated[
+    tuple[Name, ...],
+    Strict(False),
+    BeforeValidator(as_list),
+    WithJsonSchema({"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA}]}),
+]
 Text = Annotated[str, BeforeValidator(_as_written), Field(max_length=4096)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]

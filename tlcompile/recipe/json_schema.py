@@ -18,6 +18,9 @@ def recipe_schema() -> dict[str, Any]:
     for path, key in SHORT_FORMS.items():
         owner = schema if len(path) == 1 else definitions["FineTune"]
         _allow_short(owner["properties"], path[-1], key)
+    _allow_one(definitions["Freeze"]["properties"], "upto")
+    for name, field in Recipe.model_fields.items():
+        schema["properties"][name].setdefault("description", field.description)
     return {**schema, "$schema": DIALECT, "title": "A recipe of tlcompile"}
 
 
@@ -31,6 +34,13 @@ def _allow_short(properties: dict[str, Any], name: str, key: str) -> None:
     if key == "upto":
         short.append({"type": "array", "description": "several freeze points"})
     properties[name] = {**described, "anyOf": [long, *short]}
+
+
+def _allow_one(properties: dict[str, Any], name: str) -> None:
+    """Let a list of one also be its item."""
+    listed = properties[name]
+    described = {k: listed.pop(k) for k in ("description", "default", "title") if k in listed}
+    properties[name] = {**described, "anyOf": [listed, listed["items"], {"type": "number"}]}
 
 
 def schema_text() -> str:

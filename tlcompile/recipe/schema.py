@@ -36,13 +36,13 @@ class Base(Section):
 class VertexPoint(Section):
     """A freeze point by vertex, where the name is also a keyword."""
 
-    vertex: Name
+    vertex: Name = Field(description="A vertex or a region, even if it is called `stage2`.")
 
 
 class StagePoint(Section):
     """A freeze point by stage: strides 4, 8, 16, 32 are stages 1 to 4."""
 
-    stage: Annotated[int, Field(ge=1, le=4)]
+    stage: Annotated[int, Field(ge=1, le=4)] = Field(description="1 to 4.")
 
 
 FreezePoint = VertexPoint | StagePoint | Name

@@ -11,6 +11,7 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.plan import make_plan
+from tlcompile.run.refuse import refuse_untrainable
 from tlcompile.run.say import say
 from tlcompile.run.splits import known_classes
 
@@ -49,6 +50,7 @@ def unknown_line(proof: Proof) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Print one line, or data."""
     proof = prove(options.recipe, options.overrides, options.classes)
+    refuse_untrainable(proof.recipe, proof.model, proof.classes)
     plan = make_plan(proof.recipe, proof.model)
     if options.json:
         facts = {"ok": True, "classes": proof.classes, **plan.as_json()["parameters"]}

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     session = open_session(
         options.recipe,
         overrides,
-        run_one=partial(run_single, path=options.recipe, again=again),
+        run_one=partial(run_single, again=again),
         run_points=partial(run_points, again=again),
     )
     multirun = options.multirun or bool(flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from tlcompile.run.train import train_recipe
 from tlcompile.training.loop import EpochRow
 
 
-def run_single(recipe: Recipe, *, path: str, again: bool) -> dict[str, Any]:
+def run_single(recipe: Recipe, *, again: bool) -> dict[str, Any]:
     """Train a recipe into its folder, or say that it is finished; return its record."""
     folder = run_folder(recipe)
     record = read_record(folder)
@@ -28,7 +29,7 @@ def run_single(recipe: Recipe, *, path: str, again: bool) -> dict[str, Any]:
     say("")
     say(f"best        {best_line(result.record)}")
     say(f"results     {folder}: metrics.csv, record.json, plan.txt, bundle/ (best), last/")
-    for line in next_commands(path, folder, thaw=bool(result.model.frozen.tensors)):
+    for line in next_commands(recipe, folder, thaw=bool(result.model.frozen.tensors)):
         say(line)
     return result.record
 
@@ -53,15 +54,24 @@ def best_line(record: dict[str, Any]) -> str:
     )
 
 
-def next_commands(path: str, folder: Path, *, thaw: bool) -> list[str]:
-    """Return the commands that one types next; `thaw`: whether something is still frozen."""
+def next_commands(recipe: Recipe, folder: Path, *, thaw: bool) -> list[str]:
+    """Return the three commands that one types next.
+
+    The run's own recipe.yaml has every override in it. `thaw`: whether something is still frozen.
+    """
+    own = f"tlcompile train {shlex.quote(str(folder / 'recipe.yaml'))}"
+    views = " '~features.views'" if recipe.features.views is not None else ""
+    last = (
+        {f"{own} freeze=none fine_tune.optimizer.lr=1e-4{views}": "train every layer"}
+        if thaw
+        else {f"{own} -m fine_tune.seed=0,1,2": "see how much the seed matters"}
+    )
+    where = shlex.quote(str(folder))
     commands = {
-        f"tlcompile predict {folder} IMAGE_OR_FOLDER": "what is on an image",
-        f"tlcompile evaluate {folder} FOLDER": "judge it on other images",
+        f"tlcompile predict {where} IMAGE_OR_FOLDER": "what is on an image",
+        f"tlcompile evaluate {where} FOLDER": "judge it on other images",
+        **last,
     }
-    if thaw:
-        command = f"tlcompile train {path} freeze=none fine_tune.optimizer.lr=1e-4"
-        commands[command] = "train every layer"
     width = max(map(len, commands))
     lines = [f"{command:<{width}}  # {why}" for command, why in commands.items()]
-    return [f"{word:<12}{line}" for word, line in zip(["next", "", ""], lines, strict=False)]
+    return [f"{word:<12}{line}" for word, line in zip(["next", "", ""], lines, strict=True)]

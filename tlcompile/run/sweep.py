@@ -15,6 +15,7 @@ from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import read_record, recipe_digest
+from tlcompile.run.refuse import refuse_untrainable
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import known_classes
 from tlcompile.run.train import train_recipe
@@ -53,7 +54,9 @@ def _prove_all(recipes: Sequence[Recipe]) -> None:
     errors: dict[str, TLCompileError] = {}
     for recipe in recipes:
         try:
-            prove_recipe(recipe, num_classes=known_classes(recipe) or PLACEHOLDER_CLASSES)
+            classes = known_classes(recipe)
+            model = prove_recipe(recipe, num_classes=classes or PLACEHOLDER_CLASSES)
+            refuse_untrainable(recipe, model, classes, swept=True)
         except TLCompileError as error:
             members = error.errors if isinstance(error, Problems) else (error,)
             errors.update({str(member): member for member in members})
@@ -85,7 +88,7 @@ def _run_point(overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: 
         say(f"finished before: {folder}")
     start = time.perf_counter()
     try:
-        record = record or train_recipe(recipe, folder, say=say).record
+        record = record or train_recipe(recipe, folder, swept=True, say=say).record
     except Exception as error:  # one bad point is a row: the others must go on
         if os.environ.get("TLCOMPILE_TRACEBACK"):
             raise

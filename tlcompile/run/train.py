@@ -18,8 +18,6 @@ from tlcompile.data.augment import Augmentation
 from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
 from tlcompile.errors.data import DataError
-from tlcompile.errors.run import NothingTrainsError
-from tlcompile.errors.training import AugmentedFrozenError, WrongClassCountError
 from tlcompile.features.prefix import Prefix
 from tlcompile.features.sources import (
     KeptSource,
@@ -29,12 +27,12 @@ from tlcompile.features.sources import (
     fits_in_memory,
 )
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.passes.plan import num_logits
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
 from tlcompile.run.folder import add_row, begin, resolved, write_record
 from tlcompile.run.plan import base_rate, make_plan, plan_text
 from tlcompile.run.record import environment
+from tlcompile.run.refuse import refuse_untrainable
 from tlcompile.run.say import progress
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits
 from tlcompile.training.loop import EpochRow, Stopping, evaluate, train_epochs
@@ -68,6 +66,7 @@ def train_recipe(
     folder: Path,
     *,
     base: nn.Module | None = None,
+    swept: bool = False,
     say: Say = lambda _line: None,
     show: Callable[[str], None] = lambda _plan: None,
     on_epoch: Callable[[EpochRow, bool], None] = lambda _row, _best: None,
@@ -78,6 +77,7 @@ def train_recipe(
         recipe: What the user asked for.
         folder: The run's own folder; made if absent.
         base: Your own module instead of the recipe's base.
+        swept: Whether it is a point of a sweep, where a line may be idle at some points.
         say: Takes lines for the user.
         show: Takes the plan, before training.
         on_epoch: Called after each epoch, with whether it is the best so far.
@@ -91,7 +91,7 @@ def train_recipe(
     opened = open_any(recipe, base)
     splits = open_splits(recipe, opened.preprocessing.channels, say)
     model = compile_opened(recipe, opened, len(splits.classes)).to(device)
-    _refuse_untrainable(recipe, model, splits)
+    refuse_untrainable(recipe, model, len(splits.classes), swept=swept)
     plan = plan_text(recipe, make_plan(recipe, model))
     show(plan)
     begin(folder, recipe, plan)
@@ -117,30 +117,6 @@ def train_recipe(
     save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
     write_record(folder, {**record, "state": "finished"})
     return RunResult(model.eval(), history, best, record)
-
-
-def _refuse_untrainable(recipe: Recipe, model: CompiledModel, splits: Splits) -> None:
-    if not any(True for _ in model.trainable()):
-        frozen = sum(p.numel() for p in model.parameters())
-        error = NothingTrainsError(frozen=frozen, key=("freeze", "upto"))
-        raise error.at(recipe.where(error.key))
-    wanted = num_logits(recipe, len(splits.classes))
-    shape = model.summary.vertices[-1].shape
-    outputs = [row.shape for row in model.summary.vertices if row.name in model.summary.outputs]
-    if outputs and outputs != [f"(N, {wanted})"]:
-        width = int(shape.strip("()").split(", ")[-1]) if shape.count(",") == 1 else 0
-        error_width = WrongClassCountError(
-            task=recipe.task, wanted=width, found=splits.classes, key=("head",)
-        )
-        raise error_width.at(recipe.where(("head",)))
-    augment = recipe.data.augment.train
-    cached = recipe.features.cache != "off" and recipe.features.views is None
-    if augment and model.boundary and cached:
-        names = tuple(b.vertex for b in model.boundary)
-        error_views = AugmentedFrozenError(
-            names=augment, boundary=names, key=("data", "augment", "train")
-        )
-        raise error_views.at(recipe.where(error_views.key))
 
 
 class _Sources:

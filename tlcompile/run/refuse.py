@@ -1,0 +1,83 @@
+"""Refuse what compiles and cannot be trained as it is written. Needs neither weights nor data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from tlcompile.errors.base import TLCompileError, raise_problems
+from tlcompile.errors.edits import NoEffectError, WrongWidthError
+from tlcompile.errors.graph import NotYetError
+from tlcompile.errors.run import NothingTrainsError
+from tlcompile.errors.training import AugmentedFrozenError
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.passes.plan import num_logits
+from tlcompile.recipe.schema import Recipe
+
+
+def refuse_untrainable(
+    recipe: Recipe, model: CompiledModel, num_classes: int | None, *, swept: bool = False
+) -> None:
+    """Refuse a recipe that `train` could not follow.
+
+    Args:
+        recipe: What the user asked for.
+        model: The recipe, compiled; it may live on meta.
+        num_classes: Classes of the data; None: not known yet.
+        swept: Whether it is a point of a sweep, where a line may be idle at some points.
+
+    Raises:
+        Problems: All reasons at once.
+    """
+    found = [*_outputs(recipe, model, num_classes), *_training(recipe, model)]
+    if not swept:
+        found += _idle(recipe, model)
+    raise_problems(error.at(recipe.where(error.key)) for error in found)
+
+
+def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
+    if not any(True for _ in model.trainable()):
+        frozen = sum(p.numel() for p in model.parameters())
+        yield NothingTrainsError(frozen=frozen, key=("freeze", "upto"))
+    augment, features = recipe.data.augment.train, recipe.features
+    if augment and model.boundary and features.cache != "off" and features.views is None:
+        names = tuple(b.vertex for b in model.boundary)
+        yield AugmentedFrozenError(names=augment, boundary=names, key=("data", "augment", "train"))
+
+
+def _outputs(
+    recipe: Recipe, model: CompiledModel, num_classes: int | None
+) -> Iterator[TLCompileError]:
+    shapes = {row.name: row.shape for row in model.summary.vertices}
+    outputs = [(name, shapes[name]) for name in model.summary.outputs]
+    if len(outputs) != 1 or not outputs[0][1].startswith("("):
+        yield NotYetError(
+            what="training a model that returns more than one tensor",
+            instead="name one vertex under outputs, or write head: auto",
+            key=("outputs",),
+        )
+        return
+    name, shape = outputs[0]
+    if num_classes is None or shape == f"(N, {num_logits(recipe, num_classes)})":
+        return
+    yield WrongWidthError(
+        name=name,
+        found=shape,
+        wanted=f"(N, {num_logits(recipe, num_classes)})",
+        task=recipe.task,
+        key=("add", name) if name in recipe.add else ("head",),
+    )
+
+
+def _idle(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
+    """Name lines about features where nothing is frozen that could be computed once."""
+    if model.boundary:
+        return
+    for key, default in (("cache", "auto"), ("views", None)):
+        if getattr(recipe.features, key) == default:
+            continue
+        yield NoEffectError(
+            line=f"features.{key}",
+            because="nothing is frozen, so no features are computed",
+            instead=f"drop features.{key}, or freeze something",
+            key=("features", key),
+        )
