@@ -49,7 +49,8 @@ def test_file_map_equals_the_tree() -> None:
 
 
 def test_commands_exist() -> None:
-    commands = re.findall(r"^\s*(tlcompile .*?)(?:\s+#.*)?$", README, re.MULTILINE)
+    blocks = "\n".join(re.findall(r"```bash\n(.*?)```", README, re.DOTALL))
+    commands = re.findall(r"^(tlcompile .*?)(?:\s+#.*)?$", blocks, re.MULTILINE)
     assert len(commands) > 8
     for command in commands:
         words = shlex.split(command)

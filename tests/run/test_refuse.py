@@ -1,0 +1,68 @@
+"""What compiles and cannot be trained as written is refused by `check`, with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tlcompile.compiler import prove_recipe
+from tlcompile.errors.base import TLCompileError
+from tlcompile.recipe.load import load_recipe
+from tlcompile.run.refuse import refuse_untrainable
+
+BASE = "base: digits_net\n"
+HEADS = (
+    "add:\n"
+    "  a: {layer: linear, out: 3, inputs: flatten}\n"
+    "  b: {layer: linear, out: classes, inputs: flatten}\n"
+)
+CASES = [
+    ("freeze: all\nhead: keep\n", 2, 9, "nothing-trains"),
+    (f"{HEADS}outputs: [a, b]\n", 5, 10, "not-yet"),
+    (f"{HEADS}outputs: [a]\n", 4, 6, "no-effect"),
+    ("add: {a: {layer: linear, out: 3, inputs: flatten}}\noutputs: [a]\n", 2, 10, "wrong-width"),
+    ("freeze: none\nfeatures: {cache: off}\n", 3, 19, "no-effect"),
+    ("data: {augment: {train: [horizontal_flip]}}\n", 2, 25, "augmented-features"),
+]
+
+
+def refusal(tmp_path: Path, text: str, *, swept: bool = False) -> TLCompileError | None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(BASE + text, encoding="utf-8")
+    try:
+        recipe = load_recipe(path)
+        refuse_untrainable(recipe, prove_recipe(recipe, num_classes=5), 5, swept=swept)
+    except TLCompileError as error:
+        return error
+    return None
+
+
+@pytest.mark.parametrize(("text", "line", "column", "slug"), CASES)
+def test_refusal_has_its_place(
+    tmp_path: Path, text: str, line: int, column: int, slug: str
+) -> None:
+    error = refusal(tmp_path, text)
+    assert error is not None
+    assert error.slug == slug
+    assert error.where is not None
+    assert (error.where.line, error.where.column) == (line, column)
+    assert error.exit_code == 2
+
+
+def test_idle_line_is_allowed_at_a_point_of_a_sweep(tmp_path: Path) -> None:
+    text = "freeze: none\nfeatures: {cache: off}\n"
+    assert refusal(tmp_path, text, swept=True) is None
+
+
+def test_a_plain_recipe_is_not_refused(tmp_path: Path) -> None:
+    assert refusal(tmp_path, "freeze: block1\n") is None
+
+
+def test_auxiliary_heads_are_refused_where_they_would_train(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text("base: {model: googlenet, weights: none}\nhead: keep\nfreeze: none\n")
+    recipe = load_recipe(path)
+    with pytest.raises(TLCompileError) as caught:
+        refuse_untrainable(recipe, prove_recipe(recipe), None)
+    assert caught.value.slug == "not-yet"
