@@ -89,11 +89,23 @@ ZOO = {
     "resnet18": ("layer3", torchvision.models.resnet18),
     "mobilenet_v3_small": ("features.9", torchvision.models.mobilenet_v3_small),
     "squeezenet1_0": ("features.7", torchvision.models.squeezenet1_0),
+    "densenet121": ("features.denseblock3", torchvision.models.densenet121),
+    "vgg11": ("features.15", torchvision.models.vgg11),
+    "vit_b_16": (
+        "encoder.layers.encoder_layer_9",
+        partial(torchvision.models.vit_b_16, image_size=64),
+    ),
 }
+# Their bundles take half a gigabyte a run, so one batch size is enough by default.
+LARGE = ("vgg11", "vit_b_16")
+CASES = [
+    pytest.param(name, size, marks=pytest.mark.slow if name in LARGE and size == 4 else ())
+    for name in ZOO
+    for size in (4, 16)
+]
 
 
-@pytest.mark.parametrize("batch_size", [4, 16])
-@pytest.mark.parametrize("name", ZOO)
+@pytest.mark.parametrize(("name", "batch_size"), CASES)
 def test_models_of_the_zoo(tmp_path: Path, pictures: Path, name: str, batch_size: int) -> None:
     upto, build = ZOO[name]
     base = build(num_classes=4)
