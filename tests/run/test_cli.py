@@ -118,7 +118,6 @@ def test_train_twice_again_evaluate_predict(
 
     again = tl(capsys, "train", recipe)
     assert again.startswith(f"{folder} is finished: epoch ")
-    assert tl(capsys, "train", recipe, "--resume").startswith(f"{folder} is finished")
     tl(capsys, "train", recipe, "--again")
     assert {p.name for p in Path("runs").iterdir()} == {folder.name, f"{folder.name}-2"}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tlcompile.compiler import compile_recipe
+from tlcompile.compiler import compile_recipe, prove_recipe
+from tlcompile.errors.edits import NoEffectError
 from tlcompile.errors.graph import NotYetError, UnknownStageError
 from tlcompile.errors.weights import RandomFrozenError, UnknownModelError, UnknownWeightsError
 from tlcompile.recipe.schema import Recipe
@@ -56,3 +57,15 @@ def test_random_weights_cannot_be_frozen(freeze: dict[str, object]) -> None:
     free = Recipe.model_validate({"base": base, "freeze": {"upto": ["none"]}})
     weights = [compile_recipe(free).get_parameter("stem.conv.weight") for _ in range(2)]
     assert torch.equal(*weights)
+
+
+def test_wrong_weights_are_refused_without_loading_any() -> None:
+    wrong = Recipe.model_validate({"base": {"model": "digits_net", "weights": "DIGITS_V2"}})
+    with pytest.raises(UnknownWeightsError):
+        prove_recipe(wrong)
+
+
+def test_size_without_effect_is_refused() -> None:
+    sized = Recipe.model_validate({"base": {"model": "digits_net", "size": 16}})
+    with pytest.raises(NoEffectError, match=r"base\.size has no effect"):
+        prove_recipe(sized)

@@ -11,8 +11,6 @@ from tlcompile.run.app import launch, open_session
 from tlcompile.run.single import run_single
 from tlcompile.run.sweep import run_points
 
-FLAGS = ("--again", "--resume")
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; overrides and flags may stand in any order behind the recipe."""
@@ -20,9 +18,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b,c is a sweep")
     parser.add_argument(
         "--again", action="store_true", help="train a finished run anew, in a folder beside it"
-    )
-    parser.add_argument(
-        "--resume", action="store_true", help="never start over what is finished: the default"
     )
     parser.add_argument(
         "rest", nargs=argparse.REMAINDER, metavar="key=value",
@@ -33,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Launch through Hydra."""
     again = options.again or "--again" in options.rest
-    rest = [word for word in options.rest if word not in FLAGS]
+    rest = [word for word in options.rest if word != "--again"]
     overrides, for_hydra, flags = split_arguments(rest)
     session = open_session(
         options.recipe,

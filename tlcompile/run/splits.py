@@ -16,6 +16,7 @@ from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.data import DataError
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
+from tlcompile.recipe.data import Split
 from tlcompile.recipe.schema import Recipe
 
 # Known without opening anything, so that `check` needs no data.
@@ -64,6 +65,8 @@ def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
     """
     try:
         found = _find(recipe, channels, say)
+        if "val" in found and recipe.data.split != Split():
+            say("data.split is not used: the images have a val/ folder of their own")
         splits = _split(recipe, found)
         if recipe.task == "binary" and len(splits.classes) != 2:
             raise WrongClassCountError(task="binary", wanted=2, found=splits.classes, key=("task",))

@@ -180,7 +180,9 @@ class _Tally:
         self.count = 0
 
     def add(self, task: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
-        self.loss = self.loss + loss.detach().double() * len(labels)
+        # MPS has no float64.
+        exact = loss.detach() if loss.device.type == "mps" else loss.detach().double()
+        self.loss = self.loss + exact * len(labels)
         self.correct = self.correct + (predicted(task, logits.detach()) == labels).sum()
         self.count += len(labels)
 

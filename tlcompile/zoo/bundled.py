@@ -56,12 +56,13 @@ def _block(width_in: int, width_out: int, pool: bool = True) -> nn.Sequential:
     return nn.Sequential(layers)
 
 
-def open_bundled(weights: str, seed: int) -> BaseModel:
+def open_bundled(weights: str, seed: int, *, load: bool = True) -> BaseModel:
     """Build digits_net, and load its weights unless they are `none`.
 
     Args:
         weights: `default`, a name, a path, or `none`.
         seed: Of the initial weights, where there are no others.
+        load: Whether real weights are wanted; without, no file is read.
 
     Raises:
         UnknownWeightsError: There are no such weights.
@@ -75,15 +76,16 @@ def open_bundled(weights: str, seed: int) -> BaseModel:
     if name != "none":
         if name not in WEIGHTS and not is_file(name):
             raise UnknownWeightsError(model=NAME, name=name, weights=tuple(WEIGHTS))
-        path = str(WEIGHTS.get(name, name))
-        load_exactly(module, read_tensors(path), source=path, model=NAME)
+        if load:
+            path = str(WEIGHTS.get(name, name))
+            load_exactly(module, read_tensors(path), source=path, model=NAME)
     return BaseModel(
         name=NAME,
         module=module,
         sample_shape=SHAPE,
         preprocessing=PREPROCESSING,
         weights=name,
-        loaded=name != "none",
+        loaded=load and name != "none",
         licence=LICENCE,
         categories=CATEGORIES if name in WEIGHTS else (),
     )

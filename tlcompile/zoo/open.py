@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.edits import NoEffectError
 from tlcompile.errors.graph import NotYetError
 from tlcompile.errors.weights import RandomFrozenError, UnknownModelError
 from tlcompile.recipe.schema import Recipe
@@ -52,7 +53,14 @@ def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
 
 def _open(name: str, weights: str, size: int | None, seed: int, load: bool) -> BaseModel:
     if name == bundled.NAME:
-        return bundled.open_bundled(weights if load or weights == "none" else "default", seed)
+        if size is not None:
+            raise NoEffectError(
+                line="base.size",
+                because=f"'{name}' takes images of 8x8 pixels alone",
+                instead="drop base.size",
+                key=("base", "size"),
+            )
+        return bundled.open_bundled(weights, seed, load=load)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return open_torchvision(name, weights, size, load=load)
