@@ -44,15 +44,15 @@ RECIPE = """\
 base: {{model: digits_net, size: 16}}
 data: {folder}
 fine_tune: {{epochs: 2}}
-run: {{output_dir: {out}}}
 """
 
 
 def test_the_five_liner(tmp_path: Path) -> None:
     data = make_pictures(tmp_path / "data", side=20)
     path = tmp_path / "flowers.yaml"
-    path.write_text(RECIPE.format(folder=data, out=tmp_path / "runs"))
-    recipe = tlcompile.load_recipe(path, ["fine_tune.epochs=3"])
+    path.write_text(RECIPE.format(folder=data))
+    overrides = ["fine_tune.epochs=3", f"output_dir={tmp_path / 'runs'}"]
+    recipe = tlcompile.load_recipe(path, overrides)
     model, history = tlcompile.train(recipe, base=TinyNet())
     assert [row.epoch for row in history] == [1, 2, 3]
     assert not model.training
@@ -60,11 +60,16 @@ def test_the_five_liner(tmp_path: Path) -> None:
     assert folder.name.startswith("flowers-")
     bundle = tlcompile.load_bundle(folder, base=TinyNet())
     assert bundle.classes == ("ants", "bees")
-    tlcompile.train(path, ["fine_tune.epochs=3"], base=TinyNet())
+    tlcompile.train(path, overrides, base=TinyNet())
     assert sorted(p.name for p in (tmp_path / "runs").iterdir()) == [
         folder.name,
         f"{folder.name}-2",
     ]
+
+
+def test_overrides_beside_a_loaded_recipe_are_not_ignored() -> None:
+    with pytest.raises(TypeError, match="load_recipe"):
+        tlcompile.train(make_recipe(base={"model": "digits_net"}), ["fine_tune.epochs=1"])
 
 
 def test_a_folder_can_be_named(tmp_path: Path) -> None:

@@ -66,3 +66,35 @@ def test_auxiliary_heads_are_refused_where_they_would_train(tmp_path: Path) -> N
     with pytest.raises(TLCompileError) as caught:
         refuse_untrainable(recipe, prove_recipe(recipe), None)
     assert caught.value.slug == "not-yet"
+
+
+MISFITS = [
+    ("remove: {block3: drop, block3.conv: drop}\n", 2, 37, "no-effect"),
+    ("freeze: {upto: none, only: [block3]}\nremove: {block3: bypass}\n", 2, 29, "no-effect"),
+]
+
+
+@pytest.mark.parametrize(("text", "line", "column", "slug"), MISFITS)
+def test_lines_that_take_each_other_away(
+    tmp_path: Path, text: str, line: int, column: int, slug: str
+) -> None:
+    error = refusal(tmp_path, text)
+    members = getattr(error, "errors", (error,))
+    assert slug in {member.slug for member in members}
+    (found,) = [member for member in members if member.slug == slug]
+    assert found.where is not None
+    assert (found.where.line, found.where.column) == (line, column)
+
+
+@pytest.mark.parametrize("folder", ["/tmp/elsewhere", "../up", "a/../../b"])
+def test_a_recipe_writes_below_the_current_folder_alone(tmp_path: Path, folder: str) -> None:
+    error = refusal(tmp_path, f"run: {{output_dir: {folder}}}\n")
+    assert error is not None
+    assert (error.slug, error.exit_code) == ("bad-value", 2)
+
+
+def test_the_command_line_may_name_any_folder(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(BASE, encoding="utf-8")
+    recipe = load_recipe(path, ["output_dir=/tmp/elsewhere"])
+    assert recipe.run.output_dir == "/tmp/elsewhere"

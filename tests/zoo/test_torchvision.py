@@ -130,3 +130,14 @@ def test_a_file_of_something_else(tmp_path: Path) -> None:
     torch.save([1, 2, 3], path)
     with pytest.raises(WeightsFileError, match="something else"):
         open_file(path)
+
+
+@pytest.mark.parametrize("name", ["empty.pth", "empty.safetensors"])
+def test_a_file_without_tensors_is_no_weights(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name
+    if file.suffix == ".pth":
+        torch.save({}, file)
+    else:
+        save_file({}, file)
+    with pytest.raises(WeightsFileError, match="no tensor"):
+        open_torchvision("squeezenet1_0", str(file), 64, load=True)

@@ -24,18 +24,17 @@ class NotTraceableError(GraphError):
 
     model: str
     reason: str
+    wanted: str = "a forward that does not look at the values of its data"
+    advice: str = "use another base model; `tlcompile zoo` lists those that trace"
 
     def headline(self) -> str:
         return f"'{self.model}' cannot be traced as one graph"
 
     def facts(self) -> dict[str, str]:
-        return {
-            "found": self.reason,
-            "wanted": "a forward that does not look at the values of its data",
-        }
+        return {"found": self.reason, "wanted": self.wanted}
 
     def fix(self) -> str:
-        return "use another base model; `tlcompile zoo` lists those that trace"
+        return self.advice
 
 
 @dataclass(eq=False, kw_only=True)
@@ -173,6 +172,27 @@ class SharedModuleError(GraphError):
 
     def fix(self) -> str:
         return f"freeze both '{self.frozen}' and '{self.trainable}', or neither"
+
+
+@dataclass(eq=False, kw_only=True)
+class RandomVertexError(GraphError):
+    """A frozen vertex draws random numbers, so its output cannot be computed once."""
+
+    slug: ClassVar[str] = "random-vertex"
+
+    name: str
+    kind: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' ({self.kind}) draws random numbers and lies in the frozen part"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": "another output at each call", "wanted": "a frozen part that is fixed"}
+
+    def fix(self) -> str:
+        return (
+            f"freeze up to a vertex before '{self.name}', or use nn.Dropout, which freezing stops"
+        )
 
 
 @dataclass(eq=False, kw_only=True)

@@ -126,6 +126,26 @@ class WeightsMismatchError(WeightsError):
 
 
 @dataclass(eq=False, kw_only=True)
+class WrongDtypeError(WeightsError):
+    """A user's own module is not in single precision."""
+
+    slug: ClassVar[str] = "wrong-dtype"
+    exit_code: ClassVar[int] = 2
+
+    model: str
+    found: str
+
+    def headline(self) -> str:
+        return f"the weights of '{self.model}' are not float32"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.found, "wanted": "torch.float32"}
+
+    def fix(self) -> str:
+        return "pass base=module.float()"
+
+
+@dataclass(eq=False, kw_only=True)
 class NoDownloadError(WeightsError):
     """Weights that have to be downloaded, and could not be."""
 

@@ -41,14 +41,18 @@ class LiveSource:
     it does not depend on what is being trained.
 
     Attributes:
-        load: Gives images for indices; augmentation is a function of the epoch.
+        load: Gives images for indices; augmentation is a function of the epoch, or of the view.
         prefix: The frozen part.
         labels: (N,) class indices.
+        views: Augmented views an image, of which each epoch draws one; None: an epoch is a view.
+        seed: Draws the view of a sample in an epoch.
     """
 
     load: Loader
     prefix: Prefix
     labels: Tensor
+    views: int | None = None
+    seed: int = 0
 
     def batches(
         self, order: Sequence[int], batch_size: int, epoch: int
@@ -59,12 +63,18 @@ class LiveSource:
         waiting: Rows = ()
         for batch in chunk_batches(order, batch_size):
             while not waiting or len(waiting[0]) < len(batch):
-                rows = self.prefix(self.load(next(chunks), epoch))
+                rows = self.prefix(self._images(next(chunks), epoch))
                 waiting = _joined(waiting, rows)
             count = len(batch)
             device = waiting[0].device
             yield gather(waiting, range(count)), self.labels[batch].to(device)
             waiting = gather(waiting, range(count, len(waiting[0])))
+
+    def _images(self, chunk: list[int], epoch: int) -> Tensor:
+        if self.views is None:
+            return self.load(chunk, epoch)
+        drawn = draw_views(self.seed, epoch, len(self.labels), self.views)
+        return torch.cat([self.load([i], int(drawn[i])) for i in chunk])
 
 
 def _joined(first: Rows, second: Rows) -> Rows:
@@ -102,20 +112,21 @@ class KeptSource:
     ) -> Iterator[tuple[Rows, Tensor]]:
         """Yield (rows, labels) in the given order."""
         device = self.rows[0][0].device
-        views = self._views(epoch)
+        many = len(self.rows) > 1
+        drawn = draw_views(self.seed, epoch, len(self.labels), len(self.rows))
         for batch in chunk_batches(order, batch_size):
-            if views is None:
+            if not many:
                 rows = gather(self.rows[0], batch)
             else:
-                picked = [gather(self.rows[int(views[i])], [i]) for i in batch]
+                picked = [gather(self.rows[int(drawn[i])], [i]) for i in batch]
                 rows = tuple(map(torch.cat, zip(*picked, strict=True)))
             yield rows, self.labels[batch].to(device)
 
-    def _views(self, epoch: int) -> Tensor | None:
-        if len(self.rows) == 1:
-            return None
-        draw = generator(self.seed, "views", epoch)
-        return torch.randint(len(self.rows), (len(self.labels),), generator=draw)
+
+def draw_views(seed: int, epoch: int, count: int, views: int) -> Tensor:
+    """Draw the view of each of `count` samples in an epoch, the same live and kept."""
+    draw = generator(seed, "views", epoch)
+    return torch.randint(views, (count,), generator=draw)
 
 
 def compute_rows(

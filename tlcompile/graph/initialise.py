@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from tlcompile.zoo.building import BUILDING
+
 _KAIMING = {"nonlinearity": "relu"}
 
 
@@ -42,7 +44,7 @@ def build_module(
         seed: The recipe's.
         init: `default` (torch's own), or a function of torch.nn.init without its underscore.
     """
-    with torch.random.fork_rng(devices=[]):
+    with BUILDING, torch.random.fork_rng(devices=[]):
         torch.manual_seed(derived_seed(seed, "init", target))
         module: nn.Module = torch_object(name)(**kwargs)
         if init != "default":

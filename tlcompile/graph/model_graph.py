@@ -37,6 +37,7 @@ class ModelGraph:
         frozen_alone: Names of vertices that do not learn while gradients pass through them.
         dropped: Vertices that an edit took away, with the reason.
         notes: Sentences for the plan.
+        constants: Tensors that the forward itself writes down, by the name of their vertex.
     """
 
     model: str
@@ -49,6 +50,7 @@ class ModelGraph:
     frozen_alone: set[str] = field(default_factory=set)
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def vertices(self) -> Iterator[fx.Node]:
         """Yield every vertex in the order of computation; the output node is none."""
@@ -75,8 +77,11 @@ def meta_twin(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module, memo)
 
 
-def without_inplace(graph: fx.Graph, module: nn.Module) -> None:
+def without_inplace(graph: fx.Graph, module: nn.Module, model: str = "model") -> None:
     """Make every operation out of place; who reads its input afterwards reads its result.
+
+    Raises:
+        NotTraceableError: It writes into memory that another vertex, a view, is read from later.
 
     Later in-place operations overwrite recorded vertices in 16 of 20 models and would corrupt
     cached features; taking them away is neutral to the bit in 20 of 20.
@@ -85,11 +90,51 @@ def without_inplace(graph: fx.Graph, module: nn.Module) -> None:
     for node in graph.nodes:
         if _made_out_of_place(node, module):
             written = node.all_input_nodes[0]
+            _refuse_shared_memory(node, written, order, module, model)
             for reader in [r for r in written.users if order[r] > order[node]]:
                 reader.replace_input_with(written, node)
     for child in module.modules():
         if getattr(child, "inplace", False):
             child.inplace = False  # type: ignore[assignment]
+
+
+def _refuse_shared_memory(
+    node: fx.Node, written: fx.Node, order: dict[fx.Node, int], module: nn.Module, model: str
+) -> None:
+    """Refuse a write that a view made earlier would show to a later reader."""
+    root = written
+    while _is_view(root, module):
+        root = root.all_input_nodes[0]
+    group, waiting = {root}, [root]
+    while waiting:
+        views = [r for r in waiting.pop().users if _is_view(r, module) and order[r] < order[node]]
+        waiting += [view for view in views if view not in group]
+        group |= set(views)
+    for other in group - {written}:
+        late = [r for r in other.users if order[r] > order[node] and r is not node]
+        if late:
+            raise NotTraceableError(
+                model=model,
+                reason=f"'{node.name}' writes into '{written.name}', which '{other.name}' shares",
+                wanted="no writing in place where a view of the same memory is read later",
+                advice=f"write '{node.name}' out of place (inplace=False)",
+            )
+
+
+_VIEWS = {
+    "chunk", "contiguous", "expand", "expand_as", "flatten", "getitem", "movedim", "narrow",
+    "permute", "reshape", "select", "split", "squeeze", "swapaxes", "t", "transpose", "unbind",
+    "unflatten", "unsqueeze", "view", "view_as",
+}  # fmt: skip
+
+
+def _is_view(node: fx.Node, module: nn.Module) -> bool:
+    """Tell whether a vertex may share memory with what it reads."""
+    if node.op == "call_module":
+        found = module.get_submodule(str(node.target))
+        return isinstance(found, nn.Flatten | nn.Unflatten | nn.Identity)
+    word = str(getattr(node.target, "__name__", node.target))
+    return node.op in ("call_function", "call_method") and word in _VIEWS
 
 
 def _made_out_of_place(node: fx.Node, module: nn.Module) -> bool:
@@ -143,7 +188,8 @@ def graph_of(
     graph = trace.graph
     fx.GraphModule(twin, graph)  # gives the graph an owner, which dead-code elimination needs
     assign_names(graph)
-    without_inplace(graph, twin)
+    constants = _adopt_constants(graph, twin, module)
+    without_inplace(graph, twin, model)
     inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
     for node in [n for n in graph.nodes if n.op == "placeholder" and not n.users]:
         graph.erase_node(node)
@@ -153,4 +199,25 @@ def graph_of(
     shapes = dict(zip([str(n.target) for n in inputs], sample_shapes.values(), strict=True))
     eval_output = trace.eval_output if trace.extra_outputs else None
     assert eval_output is None or isinstance(eval_output, fx.Node)
-    return ModelGraph(model, twin, graph, eval_output, shapes)
+    return ModelGraph(model, twin, graph, eval_output, shapes, constants=constants)
+
+
+def _adopt_constants(
+    graph: fx.Graph, twin: nn.Module, module: nn.Module
+) -> dict[str, torch.Tensor]:
+    """Make plain tensors that a forward reads buffers of the twin, outside of the state dict.
+
+    Returns:
+        Those that the forward writes itself (torch.tensor(0.5)), which the module does not hold.
+    """
+    written: dict[str, torch.Tensor] = {}
+    for node in [n for n in graph.nodes if n.op == "get_attr"]:
+        path, _, name = str(node.target).rpartition(".")
+        owner = twin.get_submodule(path)
+        value = getattr(owner, name)
+        if isinstance(value, torch.Tensor) and name in vars(owner):
+            delattr(owner, name)
+            owner.register_buffer(name, value.to("meta"), persistent=False)
+            if not hasattr(module.get_submodule(path), name):
+                written[str(node.target)] = value
+    return written

@@ -118,6 +118,8 @@ def trace_module(root: nn.Module, name: str) -> Trace:
 
 def _trace(root: nn.Module, leaves: frozenset[type[nn.Module]], name: str) -> fx.Graph:
     modes = {path: module.training for path, module in root.named_modules()}
+    for constant in [name for name in vars(root) if name.startswith("_tensor_constant")]:
+        delattr(root, constant)  # left by the trace before; a new name each time would differ
     try:
         return _Tracer(leaves).trace(root)
     except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as cause:
@@ -154,22 +156,31 @@ def _output(graph: fx.Graph) -> fx.Node:
 
 
 def _with_eval_output(trained: fx.Graph, evaluated: fx.Graph, name: str) -> Trace:
-    """Keep the train graph; the node that eval mode returns is found by its place in its caller."""
+    """Keep the train graph, and find in it the value that eval mode returns.
+
+    The value must be computed alike in both, from the inputs on: auxiliary heads may differ, a
+    dropout whose `training` is written into the root's own forward may not.
+    """
+    known: dict[str, int] = {}
+    identities = _identities(evaluated, known)
     returned = _output(evaluated).args[0]
     if isinstance(returned, fx.Node):
-        wanted = _place(returned, evaluated)
-        for node in trained.nodes:
-            if _place(node, trained) == wanted:
+        for node, identity in _identities(trained, known).items():
+            if identity == identities[returned]:
                 return Trace(trained, node, extra_outputs=True)
-    raise NotTraceableError(model=name, reason="train mode and eval mode compute different things")
+    raise NotTraceableError(
+        model=name,
+        reason="its own forward computes one thing in train mode and another in eval mode",
+        wanted="modules (nn.Dropout) in the place of functions that are told self.training",
+        advice="put what depends on self.training into a module of its own",
+    )
 
 
-def _place(node: fx.Node, graph: fx.Graph) -> tuple[str, str, str, int]:
-    """Name a node by caller, operation and count, which survive vertices added elsewhere."""
-    same = [
-        other
-        for other in graph.nodes
-        if (other.meta.get(CALLER), other.op, str(other.target))
-        == (node.meta.get(CALLER), node.op, str(node.target))
-    ]
-    return node.meta.get(CALLER, ""), node.op, str(node.target), same.index(node)
+def _identities(graph: fx.Graph, known: dict[str, int]) -> dict[fx.Node, int]:
+    """Number each node by what it computes: equal numbers, equal computation from the inputs on."""
+    found: dict[fx.Node, int] = {}
+    for node in graph.nodes:
+        reads = fx.node.map_arg((node.args, node.kwargs), lambda n: f"%{found[n]}")
+        text = f"{node.op} {node.target} {reads!r}"
+        found[node] = known.setdefault(text, len(known))
+    return found

@@ -28,7 +28,9 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
         for tensors in (module._parameters, module._buffers):
             for name, tensor in list(tensors.items()):
                 if tensor is not None and tensor.is_meta:
-                    tensors[name] = _tensor(base, f"{path}.{name}" if path else name)
+                    full = f"{path}.{name}" if path else name
+                    written = model_graph.constants.get(full)
+                    tensors[name] = _tensor(base, full) if written is None else written.clone()
     model.hold_freeze()
     model.train(model.training)
 

@@ -8,11 +8,12 @@ from typing import ClassVar, final
 from torch import fx, nn
 
 from tlcompile.errors.edits import FrozenEditError
-from tlcompile.errors.graph import SharedModuleError
+from tlcompile.errors.graph import RandomVertexError, SharedModuleError
 from tlcompile.graph.head import DROPOUTS
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
-from tlcompile.graph.shapes import attribute_at
+from tlcompile.graph.randomness import draws_random_numbers
+from tlcompile.graph.shapes import attribute_at, kind_of, record_shapes
 from tlcompile.passes.base import Pass
 
 RANDOM = (*DROPOUTS, nn.FeatureAlphaDropout, nn.RReLU)
@@ -29,6 +30,7 @@ class CheckFrozen(Pass):
     After:  1. Frozen vertices are the base's own, with the base's weights.
             2. Every vertex that a frozen one reads is frozen.
             3. No module with weights or randomness is called on both sides.
+            4. No frozen vertex draws random numbers.
     """
 
     name: ClassVar[str] = "check_frozen"
@@ -45,6 +47,7 @@ class CheckFrozen(Pass):
                 for source in node.all_input_nodes:
                     if name_of(source) not in model_graph.frozen:
                         raise self._refusal(model_graph, source)
+        self._refuse_random(model_graph)
         model_graph.frozen &= set(names)
         model_graph.frozen_alone &= set(names)
         self._refuse_shared(model_graph)
@@ -57,6 +60,14 @@ class CheckFrozen(Pass):
             inside=" and ".join(self.points),
             instead=tuple(before),
         )
+
+    def _refuse_random(self, model_graph: ModelGraph) -> None:
+        """Refuse F.dropout and the like: features would be one draw, kept for ever."""
+        model_graph.module.eval()
+        record_shapes(model_graph)
+        for name, node in model_graph.names().items():
+            if name in model_graph.frozen and draws_random_numbers(model_graph, node):
+                raise RandomVertexError(name=name, kind=kind_of(model_graph.module, node))
 
     def _refuse_shared(self, model_graph: ModelGraph) -> None:
         """Refuse one module or parameter on both sides: it cannot move and stand still."""

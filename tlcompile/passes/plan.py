@@ -177,7 +177,15 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
             error.key = ("remove", vertex)
             yield error
             continue
-        removed |= {name_of(node) for node in region}
+        names = {name_of(node) for node in region}
+        if names & removed:
+            yield NoEffectError(
+                line=f"remove.{vertex}: {how}",
+                because=f"another line removes '{min(names & removed)}' already",
+                instead="keep one of the two lines",
+                key=("remove", vertex),
+            )
+        removed |= names
         if how == "replace" and vertex not in recipe.add:
             added = tuple(recipe.add)
             yield NotReplacedError(name=vertex, added=added, key=("remove", vertex))
@@ -219,11 +227,21 @@ def _freeze_misfits(
             key=("freeze", "upto"),
         )
     for index, vertex in enumerate(recipe.freeze.only):
+        key = ("freeze", "only", index)
         try:
-            find_region(base.graph, base.module, base.model, vertex)
+            region = find_region(base.graph, base.module, base.model, vertex)
         except GraphError as error:
-            error.key = ("freeze", "only", index)
+            error.key = key
             yield error
+            continue
+        gone = [name_of(node) for node in region if name_of(node) in removed]
+        if gone:
+            yield NoEffectError(
+                line=f"freeze.only: {vertex}",
+                because=f"'{gone[0]}' is {_edit_word(recipe, gone[0])} by this recipe",
+                instead=f"drop {vertex} from freeze.only",
+                key=key,
+            )
 
 
 def _kept_before(end: fx.Node, removed: set[str]) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from pydantic import ValidationError
 
 from tlcompile.errors.base import raise_problems
+from tlcompile.errors.schema import BadValueError
 from tlcompile.recipe.nodes import Entry, Mapping, Node, Scalar, Sequence
-from tlcompile.recipe.overrides import Override, apply_override, parse_override
+from tlcompile.recipe.overrides import COMMAND_LINE, Override, apply_override, parse_override
 from tlcompile.recipe.problems import problems_of
 from tlcompile.recipe.scalars import to_data
 from tlcompile.recipe.schema import Recipe
@@ -63,7 +64,23 @@ def recipe_from(root: Mapping, overrides: Iterable[Override], name: str) -> Reci
         raise_problems(problems_of(cause, root))
         raise
     recipe._source = root
+    _refuse_escape(recipe)
     return recipe
+
+
+def _refuse_escape(recipe: Recipe) -> None:
+    """Refuse a file that names an output folder elsewhere; the user's own command line may.
+
+    A recipe from a stranger is data: it writes under the folder that it is run in.
+    """
+    key = ("run", "output_dir")
+    where = recipe.where(key)
+    folder = PurePath(recipe.run.output_dir)
+    if where and where.file != COMMAND_LINE and (folder.is_absolute() or ".." in folder.parts):
+        wanted = "a folder below the current one; only the command line may name another"
+        raise BadValueError(
+            name="run.output_dir", found=str(folder), wanted=wanted, key=key, where=where
+        )
 
 
 def default_name(path: str | Path) -> str:

@@ -34,10 +34,14 @@ def train(
         The model with its best epoch's weights, in eval mode, and one row an epoch.
 
     Raises:
+        TypeError: Overrides beside a recipe that is loaded already.
         TLCompileError: Anything that the recipe, the data or the machine has to mend.
     """
+    overrides = tuple(overrides)
     if not isinstance(recipe, Recipe):
         recipe = load_recipe(recipe, overrides)
+    elif overrides:
+        raise TypeError("overrides go with a file's path: load_recipe(path, overrides)")
     where = run_folder(recipe) if folder is None else Path(folder)
     if folder is None and read_record(where) is not None:
         where = next_generation(where)

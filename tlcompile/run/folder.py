@@ -22,8 +22,13 @@ COLUMNS = (
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe with every default filled in, as plain data in the language's own keys."""
-    data: dict[str, Any] = recipe.model_dump(mode="json", by_alias=True, exclude_none=True)
+    """Return a recipe with every default filled in, as plain data in the language's own keys.
+
+    Without `run`, which is the machine's and no part of the recipe's identity.
+    """
+    data: dict[str, Any] = recipe.model_dump(
+        mode="json", by_alias=True, exclude_none=True, exclude={"run"}
+    )
     if recipe.fine_tune.phases is not None:
         data["fine_tune"].pop("epochs")  # each phase has its own; beside phases it is refused
     return data
@@ -32,8 +37,7 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
 def recipe_digest(recipe: Recipe) -> str:
     """Return 8 hex of what decides the result: not the name, nor what the machine decides."""
     data = resolved(recipe)
-    for key in ("name", "run"):
-        data.pop(key, None)
+    data.pop("name", None)
     data["features"].pop("cache", None)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]
@@ -64,6 +68,7 @@ def read_record(folder: Path) -> dict[str, Any] | None:
 def begin(folder: Path, recipe: Recipe, plan: str) -> None:
     """Make the folder and write what is known before training."""
     make_folder(folder)
+    write_record(folder, {"state": "running"})  # first: an old record must not speak for this run
     write_file(folder / "recipe.yaml", to_yaml(resolved(recipe)).encode())
     write_file(folder / "plan.txt", f"{plan}\n".encode())
     write_file(folder / METRICS, _line(COLUMNS).encode())

@@ -60,9 +60,12 @@ def next_commands(recipe: Recipe, folder: Path, *, thaw: bool) -> list[str]:
     The run's own recipe.yaml has every override in it. `thaw`: whether something is still frozen.
     """
     own = f"tlcompile train {shlex.quote(str(folder / 'recipe.yaml'))}"
-    views = " '~features.views'" if recipe.features.views is not None else ""
+    if recipe.run.output_dir != "runs":
+        own += f" output_dir={shlex.quote(recipe.run.output_dir)}"
+    # Nothing frozen, no features: their lines would have no effect then.
+    idle = " '~features'" if recipe.features.views or recipe.features.cache == "off" else ""
     last = (
-        {f"{own} freeze=none fine_tune.optimizer.lr=1e-4{views}": "train every layer"}
+        {f"{own} freeze=none fine_tune.optimizer.lr=1e-4{idle}": "train every layer"}
         if thaw
         else {f"{own} -m fine_tune.seed=0,1,2": "see how much the seed matters"}
     )

@@ -14,7 +14,7 @@ from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.folder import read_record, recipe_digest
+from tlcompile.run.folder import next_generation, read_record, recipe_digest
 from tlcompile.run.refuse import refuse_untrainable
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import known_classes
@@ -83,7 +83,9 @@ def _folder_name(overrides: tuple[str, ...]) -> str:
 
 def _run_point(overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool) -> Point:
     freeze = " + ".join(str(getattr(p, "vertex", p)) for p in recipe.freeze.upto)
-    record = None if again else read_record(folder)
+    record = read_record(folder)
+    if again and record is not None:
+        folder, record = next_generation(folder), None
     if record is not None:
         say(f"finished before: {folder}")
     start = time.perf_counter()

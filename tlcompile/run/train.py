@@ -99,11 +99,8 @@ def train_recipe(
     train, val = sources.open(splits)
     proof = FreezeProof.take(model)
     history, best, best_state = _epochs(recipe, folder, model, (train, val), proof, on_epoch)
-    proved = proof.check(model)
-    say(f"freeze proof: {proved}")
-    last = {name: t.detach().clone() for name, t in model.state_dict().items()}
     record = {
-        **_record(recipe, opened, splits, best, proved),
+        **_record(recipe, opened, splits, best),
         "monitor": monitor_of(recipe, val),
         "trainable": sum(p.numel() for _, p in model.trainable()),
         "lr": base_rate(recipe, model),
@@ -112,7 +109,9 @@ def train_recipe(
         **environment(device),
     }
     save_bundle(folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"})
-    model.load_state_dict({**last, **best_state})
+    record["freeze_proof"] = proof.check(model)  # after the weights are safe
+    say(f"freeze proof: {record['freeze_proof']}")
+    model.load_state_dict(best_state, strict=False)  # what is frozen has not moved
     record["test"] = _test_once(recipe, model, sources, splits, say)
     save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
     write_record(folder, {**record, "state": "finished"})
@@ -174,7 +173,8 @@ class _Sources:
         if not self.keeps or not fits:
             if self.keeps:
                 self.say(f"features of {name}: {num_bytes:,} bytes do not fit in memory, run live")
-            return LiveSource(load, self.prefix, labels)
+            drawn = self.recipe.features.views if augment else None
+            return LiveSource(load, self.prefix, labels, drawn, self.recipe.fine_tune.seed)
         start = time.perf_counter()
         total = len(samples) * views
         with progress(f"features of {name}", total) as advance:
@@ -222,6 +222,7 @@ def _epochs(
             *sources,
             task=recipe.task,
             loss=build_loss(recipe.task, label_smoothing=tune.label_smoothing),
+            judge=build_loss(recipe.task),
             optimizer=optimizer,
             rate=rate,
             epochs=tune.epochs,
@@ -270,9 +271,7 @@ def _test_once(
     return as_data(score)
 
 
-def _record(
-    recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow, proved: str
-) -> dict[str, Any]:
+def _record(recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "task": recipe.task,
@@ -291,7 +290,6 @@ def _record(
             "train": splits.train.counts(),
             "val": splits.val.counts() if splits.val else None,
         },
-        "freeze_proof": proved,
     }
 
 

@@ -65,6 +65,7 @@ def train_epochs(
     *,
     task: str,
     loss: Loss,
+    judge: Loss | None = None,
     optimizer: torch.optim.Optimizer,
     rate: Callable[[int], float],
     epochs: int,
@@ -81,7 +82,8 @@ def train_epochs(
         train: Rows and labels to learn from.
         val: Rows and labels to judge by; None: nothing to judge by.
         task: classification or binary.
-        loss: Mean over a batch.
+        loss: Mean over a batch, to learn by.
+        judge: Mean over a batch, to report of `val` (without label smoothing); None: `loss`.
         optimizer: Over the trainable parameters.
         rate: Learning rate of an epoch, counted from 0.
         epochs: At most so many.
@@ -104,7 +106,11 @@ def train_epochs(
         start = time.perf_counter()
         lr = rate(epoch)
         trained = steps(train, epoch, lr)
-        score = evaluate(model, val, task=task, loss=loss, batch_size=batch_size) if val else None
+        score = (
+            evaluate(model, val, task=task, loss=judge or loss, batch_size=batch_size)
+            if val
+            else None
+        )
         row = EpochRow(epoch + 1, "main", trained, score, lr, time.perf_counter() - start)
         value_now = row.value(stopping.monitor)
         is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)

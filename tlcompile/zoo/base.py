@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import nn
 
+from tlcompile.errors.weights import WrongDtypeError
 from tlcompile.zoo.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; torchvision's references
@@ -39,6 +41,9 @@ class BaseModel:
 
 def base_from_module(module: nn.Module, size: int | None, channels: int = 3) -> BaseModel:
     """Wrap a user's own module; images are square, ImageNet's statistics normalise them."""
+    odd = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
+    if odd:
+        raise WrongDtypeError(model=type(module).__name__, found=", ".join(sorted(map(str, odd))))
     side = size or 224
     preprocessing = Preprocessing(side, side, IMAGENET_MEAN, IMAGENET_STD, "bilinear", channels)
     name = type(module).__name__

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from typing import Any
 from unittest import mock
@@ -11,6 +12,9 @@ import torch
 from torch import nn
 
 from tlcompile.errors.weights import WeightsMismatchError
+
+# What is patched is torch's own, for all threads: one at a time, and no layer is built meanwhile.
+BUILDING = threading.RLock()
 
 _INITIALISERS = [name for name in dir(nn.init) if name.endswith("_") and name[0] != "_"]
 
@@ -21,7 +25,7 @@ def without_init() -> Iterator[None]:
 
     Building on the meta device instead fails for 15 RegNets and for some of timm.
     """
-    with contextlib.ExitStack() as stack:
+    with BUILDING, contextlib.ExitStack() as stack:
         for name in _INITIALISERS:
             stack.enter_context(mock.patch.object(nn.init, name, _do_nothing))
         # MultiheadAttention imports it by name.

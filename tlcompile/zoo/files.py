@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -30,15 +31,18 @@ def read_tensors(path: str) -> dict[str, torch.Tensor]:
         raise _missing(file)
     try:
         if file.suffix == ".safetensors":
-            return dict(load_file(file))
-        with warnings.catch_warnings(action="ignore"):  # of the file's age
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            found: Any = load_file(file)
+        else:
+            with warnings.catch_warnings(action="ignore"):  # of the file's age
+                found = torch.load(file, map_location="cpu", weights_only=True)
     except Exception as cause:  # a damaged pickle raises what its bytes happen to say
         raise WeightsFileError(path=path, reason=_first_line(cause)) from cause
     if isinstance(found, dict) and isinstance(found.get("state_dict"), dict):
         found = found["state_dict"]
     if not isinstance(found, dict) or not all(isinstance(t, torch.Tensor) for t in found.values()):
         raise WeightsFileError(path=path, reason="it holds something else than named tensors")
+    if not found:
+        raise WeightsFileError(path=path, reason="it holds no tensor")
     return found
 
 

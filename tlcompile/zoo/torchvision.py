@@ -15,7 +15,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 
 from tlcompile.errors.weights import NoDownloadError, UnknownWeightsError
 from tlcompile.zoo.base import IMAGENET_MEAN, IMAGENET_STD, BaseModel
-from tlcompile.zoo.building import load_exactly, without_init
+from tlcompile.zoo.building import BUILDING, load_exactly, without_init
 from tlcompile.zoo.files import is_file, read_tensors
 from tlcompile.zoo.preprocessing import Preprocessing, from_weights
 
@@ -51,7 +51,7 @@ def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -
     if weights == "none":
         module = _without_weights(name, load)
     elif not load:
-        with without_init(), _state(entry, name, {}, weights):
+        with without_init(), _state(entry, name, None, weights):
             module = get_model(name, weights=entry)
     elif is_file(weights):
         with without_init(), _state(entry, name, read_tensors(weights), weights):
@@ -94,15 +94,18 @@ def _without_weights(name: str, load: bool) -> nn.Module:
 
 
 @contextlib.contextmanager
-def _state(entry: Any, model: str, tensors: dict[str, torch.Tensor], source: str) -> Iterator[None]:
+def _state(
+    entry: Any, model: str, tensors: dict[str, torch.Tensor] | None, source: str
+) -> Iterator[None]:
     """Give the builder these tensors where it would download; none: it loads nothing."""
 
     def load(module: nn.Module, state: dict[str, torch.Tensor], *_args: Any, **_kw: Any) -> None:
-        if state:
+        if tensors is not None:
             load_exactly(module, state, source=source, model=model)
 
     with (
-        mock.patch.object(type(entry), "get_state_dict", return_value=dict(tensors)),
+        BUILDING,
+        mock.patch.object(type(entry), "get_state_dict", return_value=dict(tensors or {})),
         mock.patch.object(nn.Module, "load_state_dict", load),
     ):
         yield

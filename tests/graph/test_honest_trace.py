@@ -1,0 +1,106 @@
+"""Modules whose forward a graph could get silently wrong: right, or refused by name."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F  # noqa: N812, torch's own name for it
+
+from tlcompile.compiler import compile_recipe
+from tlcompile.errors.base import TLCompileError
+from tlcompile.recipe.schema import Recipe
+
+
+class Small(nn.Module):
+    """A flat linear net; subclasses say what else the forward does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(3 * 4 * 4, 5)
+        self.mean = torch.tensor([0.1, 0.2, 0.3]).reshape(1, 3, 1, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc(self.change(x).flatten(1))
+
+    def change(self, x: Tensor) -> Tensor:
+        return x
+
+
+class TrainingInRoot(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return F.dropout(x, training=self.training)
+
+
+class AlwaysRandom(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return F.dropout(x)
+
+
+class Noisy(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return x + torch.randn_like(x)
+
+
+class WritesThroughView(Small):
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + 0
+        flat = x.flatten(1)
+        F.relu(x, inplace=True)
+        return self.fc(flat)
+
+
+class Constant(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return x - torch.tensor(0.5)
+
+
+class PlainAttribute(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return x - self.mean
+
+
+def recipe(freeze: str, head: str) -> Recipe:
+    base = {"model": "own", "size": 4}
+    return Recipe.model_validate({"base": base, "freeze": {"upto": [freeze]}, "head": head})
+
+
+@pytest.mark.parametrize(
+    ("module", "freeze", "slug"),
+    [
+        (TrainingInRoot(), "none", "not-traceable"),
+        (AlwaysRandom(), "head", "random-vertex"),
+        (Noisy(), "head", "random-vertex"),
+        (WritesThroughView(), "none", "not-traceable"),
+        (Small().half(), "none", "wrong-dtype"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else str(value),
+)
+def test_what_a_graph_cannot_hold_is_refused(module: nn.Module, freeze: str, slug: str) -> None:
+    with pytest.raises(TLCompileError) as caught:
+        compile_recipe(recipe(freeze, "keep"), base=module)
+    assert caught.value.slug == slug
+
+
+@pytest.mark.parametrize("kind", [Constant, PlainAttribute])
+def test_tensors_that_are_no_buffers_are_kept(kind: type[Small]) -> None:
+    module = kind().eval()
+    names = list(module.state_dict())
+    x = torch.randn(3, 3, 4, 4)
+    for head, freeze in (("keep", "none"), ("auto", "head")):
+        model = compile_recipe(recipe(freeze, head), base=module).eval()
+        assert list(model.state_dict()) == names
+        if head == "keep":
+            assert torch.equal(model(x), module(x))
+        else:
+            assert torch.equal(model.suffix(*model.prefix(x)), model(x))
+    assert not hasattr(module, "_tensor_constant0")
+
+
+def test_randomness_outside_of_the_frozen_part_is_the_users_own() -> None:
+    model = compile_recipe(recipe("none", "keep"), base=Noisy()).eval()
+    x = torch.zeros(1, 3, 4, 4)
+    torch.manual_seed(0)
+    one = model(x)
+    torch.manual_seed(0)
+    assert torch.equal(one, model(x))
