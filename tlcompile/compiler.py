@@ -23,20 +23,23 @@ PLACEHOLDER_CLASSES = 2  # where the number of classes is not known and only sha
 
 
 def compile_recipe(
-    recipe: Recipe, base: nn.Module | None = None, *, num_classes: int = PLACEHOLDER_CLASSES
+    recipe: Recipe, base: nn.Module | None = None, *, num_classes: int | None = None
 ) -> CompiledModel:
     """Compile a recipe into a module with its weights loaded.
 
     Args:
         recipe: What the user asked for.
         base: Your own module instead of `base.model`; it is copied first and never changed.
-        num_classes: Classes of the data, for `out: classes` and `head: auto`.
+        num_classes: Classes of the data, for `out: classes` and `head: auto`; None: as many as
+            the recipe tells by data.classes, data.dataset or task: binary.
 
     Raises:
+        ClassesUnknownError: The number of classes is needed and nobody says it.
         GraphError: The recipe does not fit the base model.
         WeightsError: The weights do not fit, or cannot be had.
     """
-    return compile_opened(recipe, open_any(recipe, base), num_classes)
+    known = num_classes if num_classes is not None else recipe.known_classes()
+    return compile_opened(recipe, open_any(recipe, base), known)
 
 
 def prove_recipe(recipe: Recipe, *, num_classes: int = PLACEHOLDER_CLASSES) -> CompiledModel:
@@ -56,7 +59,7 @@ def open_any(recipe: Recipe, base: nn.Module | None = None, *, load: bool = True
     return base_from_module(copy.deepcopy(base), recipe.base.size)
 
 
-def compile_opened(recipe: Recipe, opened: BaseModel, num_classes: int) -> CompiledModel:
+def compile_opened(recipe: Recipe, opened: BaseModel, num_classes: int | None) -> CompiledModel:
     """Compile with a base that is open; it gives its tensors away."""
     model_graph, model = _compile(recipe, opened, num_classes)
     fill(model, model_graph, opened.module)
@@ -64,7 +67,7 @@ def compile_opened(recipe: Recipe, opened: BaseModel, num_classes: int) -> Compi
 
 
 def _compile(
-    recipe: Recipe, opened: BaseModel, num_classes: int
+    recipe: Recipe, opened: BaseModel, num_classes: int | None
 ) -> tuple[ModelGraph, CompiledModel]:
     model_graph = graph_of(opened.module, opened.name, {"x": opened.sample_shape})
     record_shapes(model_graph)

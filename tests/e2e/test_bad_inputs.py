@@ -109,7 +109,7 @@ CASES = {
         *PICTURES[:1], "data: nowhere\n", 2, (r"^r\.yaml:3:7: there is no folder 'nowhere'",)
     ),
     "folder and data set": Bad(
-        "dataset: digits", "dataset: digits\n  folder: pictures", 2, (r"keep one",)
+        "dataset: digits", "dataset: digits\n  folder: pictures", 2, (r"drop one",)
     ),
     "empty class": Bad(
         *PICTURES[:1], "data: hollow\n", 1, (r"^r\.yaml:3:7: class 'empty' has no image",)

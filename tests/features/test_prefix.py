@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 def tiny_model(upto: str = "bn2") -> CompiledModel:
     recipe = make_recipe(base={"model": "digits_net", "size": 16}, freeze=upto)
-    return compile_recipe(recipe, TinyNet())
+    return compile_recipe(recipe, TinyNet(), num_classes=2)
 
 
 def test_padding_rows_do_not_matter() -> None:

@@ -88,7 +88,7 @@ def test_tensors_that_are_no_buffers_are_kept(kind: type[Small]) -> None:
     names = list(module.state_dict())
     x = torch.randn(3, 3, 4, 4)
     for head, freeze in (("keep", "none"), ("auto", "head")):
-        model = compile_recipe(recipe(freeze, head), base=module).eval()
+        model = compile_recipe(recipe(freeze, head), base=module, num_classes=5).eval()
         assert list(model.state_dict()) == names
         if head == "keep":
             assert torch.equal(model(x), module(x))

@@ -59,7 +59,7 @@ def test_new_weights_depend_on_the_name_and_not_on_the_order() -> None:
 def test_compiling_leaves_the_random_state_alone() -> None:
     base = TINY["chain"]()
     before = torch.get_rng_state()
-    compile_recipe(recipe(add=REGION), base=base)
+    compile_recipe(recipe(add=REGION), base=base, num_classes=2)
     assert torch.equal(torch.get_rng_state(), before)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import Problems, TLCompileError
-from tlcompile.errors.edits import BadNameError
+from tlcompile.errors.edits import BadNameError, ClassesUnknownError
 from tlcompile.graph.surgery import check_name
 from tlcompile.model.compiled import CompiledModel
 
@@ -62,7 +62,7 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
     ("unknown-vertex", "freeze: {upto: @layr1}", ["did you mean 'layer1'?"]),
     ("unknown-vertex", "freeze: {upto: none, only: [stem, @steam]}", ["'stem'"]),
     ("unknown-vertex", "outputs: @nowhere", ["'nowhere'"]),
-    ("unknown-vertex", "add: {extra: @{layer: dropout, inputs: flat}}", ["'flatten'"]),
+    ("unknown-vertex", "add: {extra: {layer: dropout, inputs: @flat}}", ["'flatten'"]),
     ("unknown-stage", "freeze: @stage4", ["no stage4", "write stage3"]),
     (  # T6
         "frozen-edit",
@@ -70,7 +70,7 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
         ["'fc' is replaced", "freeze up to 'flatten'"],
     ),
     ("frozen-edit", "freeze: @layer1\nremove: {layer1.1: bypass}", ["is bypassed", "'layer1.0.relu_1'"]),
-    ("frozen-edit", "freeze: @all", ["'fc' is replaced", "'flatten'"]),
+    ("frozen-edit", "freeze: @all", ["'fc' is replaced", "freeze up to 'head'"]),
     (  # random and frozen
         "frozen-edit",
         "freeze: @layer1\nadd: {norm: {layer: batch_norm, inputs: stem, feeds: layer1.0}}",
@@ -117,8 +117,8 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
     ("no-effect", "add: {extra: @{layer: dropout, inputs: flatten}}", ["no output reads 'extra'"]),
     (
         "no-effect",
-        "add: {extra: @{layer: dropout, inputs: flatten, feeds: stem}}",
-        ["feeds: stem", "a reader of 'flatten'"],
+        "add: {extra: {layer: dropout, inputs: flatten, feeds: @stem}}",
+        ["feeds: stem", "write feeds: fc"],
     ),
     ("no-effect", "freeze: {upto: @[none, stem]}", ["`none` or `all`"]),
     ("no-effect", "head: @auto\nfreeze: none\noutputs: [down]", ["head: auto", "drop the line"]),
@@ -277,11 +277,21 @@ def test_both_ways_out_of_an_ambiguous_stage() -> None:
     sides = []
     for point in ("{vertex: stage2}", "{stage: 2}"):
         recipe = recipe_of(BASE + f"freeze: {{upto: [{point}]}}")
-        sides.append(compile_recipe(recipe, base=Staged()).boundary[0].shape[-1])
+        sides.append(compile_recipe(recipe, base=Staged(), num_classes=2).boundary[0].shape[-1])
     assert sides == [16, 8]
 
 
 def test_a_stage_and_a_module_that_end_together_are_not_ambiguous() -> None:
     recipe = recipe_of(BASE + "freeze: stage2")
-    model = compile_recipe(recipe, base=plain_model("shufflenet_v2_x1_0"))
+    model = compile_recipe(recipe, base=plain_model("shufflenet_v2_x1_0"), num_classes=2)
     assert model.boundary[0].shape == (116, 8, 8)
+
+
+def test_nobody_says_how_many_classes_there_are() -> None:
+    """Two outputs where the module had ten would be a silent guess."""
+    with pytest.raises(ClassesUnknownError, match="head: auto"):
+        compile_recipe(recipe_of(SMALL + "freeze: none\n"), base=Chain())
+    kept = compile_recipe(recipe_of(SMALL + "head: keep\nfreeze: none\n"), base=Chain())
+    assert kept.summary.vertices[-1].shape == "(N, 10)"
+    named = recipe_of(SMALL + "data: {folder: nowhere, classes: [a, b, c]}\n")
+    assert compile_recipe(named, base=Chain()).summary.vertices[-1].shape == "(N, 3)"

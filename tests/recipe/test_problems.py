@@ -72,7 +72,7 @@ TABLE = {
     "zero rate": ("base: a\nfine_tune: {optimizer: {lr: 0}}", "2:29", "bad-value", "above 0"),
     "stage five": ("base: a\nfreeze: {upto: {stage: 5}}", "2:24", "bad-value", "at most 4"),
     "two bases": ("base: {model: a, run: b}", "1:", "bad-rule", "exactly one of model and run"),
-    "two sources": ("base: a\ndata: {folder: x, dataset: digits}", "2:", "bad-rule", "keep one"),
+    "two sources": ("base: a\ndata: {folder: x, dataset: digits}", "2:", "bad-rule", "drop one"),
     "nesterov alone": (
         "base: a\nfine_tune: {optimizer: {name: sgd, nesterov: true}}",
         "2:",

@@ -30,7 +30,9 @@ from tlcompile.training.proof import FreezeProof
 
 @pytest.fixture
 def model() -> CompiledModel:
-    return compile_recipe(make_recipe(base={"model": "digits_net", "size": 8}), TinyNet())
+    return compile_recipe(
+        make_recipe(base={"model": "digits_net", "size": 8}), TinyNet(), num_classes=2
+    )
 
 
 def source(model: CompiledModel, count: int = 9) -> KeptSource:
@@ -152,11 +154,11 @@ def test_dropout_depends_on_seed_and_step_alone() -> None:
     base = TinyNet()
     losses = []
     for noise in (1, 2):
-        model = compile_recipe(recipe, base)
+        model = compile_recipe(recipe, base, num_classes=2)
         torch.manual_seed(noise)
         losses.append([row.train.loss for row, _ in epochs(model)])
     assert losses[0] == losses[1]
-    model = compile_recipe(recipe, base)
+    model = compile_recipe(recipe, base, num_classes=2)
     assert [row.train.loss for row, _ in epochs(model, seed=5)] != losses[0]
 
 

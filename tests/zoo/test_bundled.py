@@ -55,7 +55,9 @@ def test_random_weights_cannot_be_frozen(freeze: dict[str, object]) -> None:
     with pytest.raises(RandomFrozenError):
         compile_recipe(Recipe.model_validate({"base": base, "freeze": freeze}))
     free = Recipe.model_validate({"base": base, "freeze": {"upto": ["none"]}})
-    weights = [compile_recipe(free).get_parameter("stem.conv.weight") for _ in range(2)]
+    weights = [
+        compile_recipe(free, num_classes=2).get_parameter("stem.conv.weight") for _ in range(2)
+    ]
     assert torch.equal(*weights)
 
 

@@ -75,8 +75,8 @@ class DanglingError(GraphError):
 
     def fix(self) -> str:
         return (
-            f"remove its readers too, write remove: {{{self.removed}: replace}} and add a "
-            f"'{self.removed}', or remove: {{{self.removed}: bypass}}"
+            "name what the model returns instead, outputs: [VERTEX], if the reader is to go too; "
+            f"else write remove: {{{self.removed}: replace}} and add a '{self.removed}'"
         )
 
 
@@ -265,6 +265,24 @@ class WrongWidthError(GraphError):
 
     def fix(self) -> str:
         return "write out: classes on that layer, or head: auto"
+
+
+@dataclass(eq=False, kw_only=True)
+class ClassesUnknownError(GraphError):
+    """A layer is as wide as there are classes, and nobody says how many there are."""
+
+    slug: ClassVar[str] = "classes-unknown"
+
+    name: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' needs the number of classes, which is not known"
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": "data.classes, a named data set, or a number from the caller"}
+
+    def fix(self) -> str:
+        return "write compile_recipe(recipe, num_classes=N)"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -31,7 +31,7 @@ class UnknownKeyError(RecipeError):
     def fix(self) -> str:
         close = nearest(self.name, self.known)
         if self.belongs and not close:
-            return f"this key belongs under {listed(self.belongs, 2)}"
+            return f"write {self.belongs[0]}"
         return did_you_mean(self.name, self.known, f"write one of: {listed(self.known)}")
 
 
@@ -107,6 +107,7 @@ class RuleError(RecipeError):
 
     name: str
     rule: str
+    advice: str = "mend the one that you did not mean"
 
     def headline(self) -> str:
         return f"{self.name}: {self.rule}" if self.name else self.rule
@@ -115,4 +116,4 @@ class RuleError(RecipeError):
         return {"wanted": "keys that go together"}
 
     def fix(self) -> str:
-        return "mend the one that you did not mean"
+        return self.advice

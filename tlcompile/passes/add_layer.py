@@ -106,11 +106,10 @@ class AddLayer(Pass):
         if not self.layer.inputs:
             sources = crossing(replaced)[0] if replaced else []
         else:
-            find = partial(find_vertex, model_graph.graph, model_graph.module, model_graph.model)
-            sources = [find(name) for name in self.layer.inputs]
-        for source in sources:
-            if DOOMED in source.meta:
-                raise DanglingError(removed=name_of(source), readers=(self.vertex,))
+            sources = [
+                self._source(model_graph, name, index)
+                for index, name in enumerate(self.layer.inputs)
+            ]
         least, most = self.layer.num_inputs
         if not least <= len(sources) <= most:
             raise WrongInputsError(
@@ -120,6 +119,13 @@ class AddLayer(Pass):
                 wanted=f"{least} input" if least == most else f"{least} inputs or more",
             )
         return sources
+
+    def _source(self, model_graph: ModelGraph, name: str, index: int) -> fx.Node:
+        with self.reading("inputs", index):
+            source = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
+            if DOOMED in source.meta:
+                raise DanglingError(removed=name_of(source), readers=(self.vertex,))
+        return source
 
     def _insert(self, model_graph: ModelGraph, sources: list[fx.Node]) -> fx.Node:
         layer = self.layer
@@ -197,25 +203,37 @@ class AddLayer(Pass):
         return node
 
     def _feed(self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node) -> None:
-        for name in self.layer.feeds:
-            region = find_region(model_graph.graph, model_graph.module, model_graph.model, name)
-            read = [
-                (reader, source)
-                for source in sources
-                for reader in region
-                if source in reader.all_input_nodes
-            ]
-            if not read:
-                raise NoEffectError(
-                    line=f"feeds: {name}",
-                    because=f"'{name}' reads nothing that '{self.vertex}' reads",
-                    instead=f"feed a reader of '{name_of(sources[0])}'",
-                )
-            for reader, source in read:
-                redirect([reader], source, last)
+        for index, name in enumerate(self.layer.feeds):
+            with self.reading("feeds", index):
+                self._feed_one(model_graph, sources, last, name)
+
+    def _feed_one(
+        self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node, name: str
+    ) -> None:
+        region = find_region(model_graph.graph, model_graph.module, model_graph.model, name)
+        read = [
+            (reader, source)
+            for source in sources
+            for reader in region
+            if source in reader.all_input_nodes
+        ]
+        if not read:
+            raise NoEffectError(
+                line=f"feeds: {name}",
+                because=f"'{name}' reads nothing that '{self.vertex}' reads",
+                instead=f"write feeds: {_readers(sources, last)}",
+            )
+        for reader, source in read:
+            redirect([reader], source, last)
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
         """Yield new vertices without a shape."""
         for node in model_graph.vertices():
             if node.meta.get(FRESH) == "added" and VALUES not in node.meta:
                 yield f"'{name_of(node)}' has a shape"
+
+
+def _readers(sources: list[fx.Node], last: fx.Node) -> str:
+    """Name a vertex that could be fed: a kept reader of what the new layer reads."""
+    readers = [r for source in sources for r in source.users if r is not last and r.op != "output"]
+    return name_of(readers[0]) if readers else "[]"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 from tlcompile.errors.base import RecipeKey
+from tlcompile.errors.graph import GraphError
 from tlcompile.graph.model_graph import ModelGraph
 
 DOOMED = "doomed"  # node.meta key: the line of the recipe that removes this vertex
@@ -34,6 +36,15 @@ class Pass(ABC):
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:  # noqa: ARG002
         """Yield what the class promises and the graph does not hold; asked after `apply`."""
         yield from ()
+
+    @contextlib.contextmanager
+    def reading(self, *place: str | int) -> Iterator[None]:
+        """Let an error about a name point at that name, `place` below the pass' own line."""
+        try:
+            yield
+        except GraphError as error:
+            error.key = error.key or (*self.key, *place)
+            raise
 
     def __str__(self) -> str:
         fields = {k: v for k, v in vars(self).items() if k != "key" and v not in ((), None)}

@@ -58,7 +58,7 @@ class CheckFrozen(Pass):
             name=name_of(node),
             edit=str(node.meta.get(FRESH, "fed by what is added")),
             inside=" and ".join(self.points),
-            instead=tuple(before),
+            instead=("head",) if "all" in self.points else tuple(before),
         )
 
     def _refuse_random(self, model_graph: ModelGraph) -> None:

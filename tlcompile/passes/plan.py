@@ -12,6 +12,7 @@ from torch import fx
 
 from tlcompile.errors.base import TLCompileError, raise_problems
 from tlcompile.errors.edits import (
+    ClassesUnknownError,
     CycleError,
     FrozenEditError,
     NoEffectError,
@@ -37,19 +38,19 @@ from tlcompile.recipe.schema import FreezePoint, Recipe, StagePoint, VertexPoint
 LOGIT_TASKS = ("classification", "binary", "multilabel")
 
 
-def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int) -> tuple[Pass, ...]:
+def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tuple[Pass, ...]:
     """Return the passes of a recipe, after looking every name up in the base.
 
     Args:
         recipe: What the user asked for.
         base: The base model's graph; it is read, not changed.
-        num_classes: Classes of the data, or a placeholder.
+        num_classes: Classes of the data, or a placeholder; None: not known.
 
     Raises:
         Problems: Names that the base does not have, and other misfits, all at once.
     """
     raise_problems(e.at(recipe.where(e.key)) for e in misfits(recipe, base))
-    logits = num_logits(recipe, num_classes)
+    logits = _known_logits(recipe, base, num_classes)
     seed = recipe.fine_tune.seed
     points = tuple(map(as_point, recipe.freeze.upto))
     marks: list[Pass] = [FreezeUpto(points=points, key=("freeze", "upto"))]
@@ -72,6 +73,22 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int) -> tuple[Pass
         edits.append(DropDeadVertices(key=("outputs",)))
     words = tuple(":".join(p) if isinstance(p, tuple) else p for p in points)
     return (*marks, *edits, CheckFrozen(points=words, key=("freeze", "upto")))
+
+
+def _known_logits(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> int:
+    """Return the number of logits; 0 where no layer asks for it.
+
+    Raises:
+        ClassesUnknownError: A layer is as wide as there are classes, and nobody says how many.
+    """
+    if num_classes is not None:
+        return num_logits(recipe, num_classes)
+    asking = [v for v, layer in recipe.add.items() if getattr(layer, "out", None) == "classes"]
+    if asking:
+        raise ClassesUnknownError(name=asking[0], key=("add", asking[0], "out"))
+    if head_of(recipe, base) == "auto":
+        raise ClassesUnknownError(name="head: auto", key=("head",))
+    return 0
 
 
 def num_logits(recipe: Recipe, num_classes: int) -> int:

@@ -36,12 +36,15 @@ class SetOutputs(Pass):
             model_graph.notes.append("auxiliary heads are dropped: the recipe edits the model")
         if not self.vertices:
             return
-        nodes = {name: self._find(model_graph, name) for name in self.vertices}
+        nodes = {
+            name: self._find(model_graph, name, index) for index, name in enumerate(self.vertices)
+        }
         returned = nodes if len(nodes) > 1 else next(iter(nodes.values()))
         model_graph.output().args = (returned,)
 
-    def _find(self, model_graph: ModelGraph, name: str) -> fx.Node:
-        node = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
-        if DOOMED in node.meta:
-            raise DanglingError(removed=name_of(node), readers=("outputs",))
+    def _find(self, model_graph: ModelGraph, name: str, index: int) -> fx.Node:
+        with self.reading(index):
+            node = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
+            if DOOMED in node.meta:
+                raise DanglingError(removed=name_of(node), readers=("outputs",))
         return node

@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
-from tlcompile.recipe.fields import Fraction, Names, Positive, Section, Seed, Text
+from tlcompile.recipe.fields import Fraction, Names, Positive, Section, Seed, Text, as_list
 
 Dataset = Literal["digits", "flower_photos", "hymenoptera"]
 Augmentation = Literal[
     "random_resized_crop", "horizontal_flip", "vertical_flip", "color_jitter", "rotation"
 ]
-Augmentations = Annotated[tuple[Augmentation, ...], Strict(False)]
+_ONE = {"enum": list(get_args(Augmentation))}
+Augmentations = Annotated[
+    tuple[Augmentation, ...],
+    Strict(False),
+    BeforeValidator(as_list),
+    WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE}]}),
+]
+
+
+# Known without opening anything, so that `check` needs no data.
+DATASET_CLASSES = {"digits": 10, "flower_photos": 5, "hymenoptera": 2}
 
 
 class Split(Section):
@@ -46,7 +56,9 @@ class Data(Section):
     @model_validator(mode="after")
     def _one_source(self) -> Data:
         if self.folder is not None and self.dataset is not None:
-            raise ValueError("folder and dataset both say where the images are: keep one")
+            raise ValueError(
+                "folder and dataset both say where the images are | drop one: ~data.folder or ~data.dataset"
+            )
         return self
 
 

@@ -38,7 +38,7 @@ class Sgd(_Optimizer):
     @model_validator(mode="after")
     def _nesterov_needs_momentum(self) -> Sgd:
         if self.nesterov and not self.momentum:
-            raise ValueError("nesterov: true needs a momentum above 0")
+            raise ValueError("nesterov: true needs a momentum above 0 | write momentum: 0.9")
         return self
 
 
@@ -128,9 +128,11 @@ class FineTune(Section):
         42, description="Of the new layers, the order of images, augmentation, dropout."
     )
     optimizer: Annotated[AnyOptimizer, BeforeValidator(_adamw_unless_named)] = Field(
-        AdamW(name="adamw"), description="torch.optim's, by name."
+        AdamW(name="adamw"), description="torch.optim's, by name; default: adamw."
     )
-    schedule: AnySchedule = Field(Cosine(name="cosine"), description="How the rate changes.")
+    schedule: AnySchedule = Field(
+        Cosine(name="cosine"), description="How the rate changes; default: cosine."
+    )
     epochs: Positive = Field(10, description="Passes over the training images.")
     batch_size: Positive = Field(32, description="Images a step, per device.")
     monitor: Literal["val/accuracy", "val/loss", "train/accuracy", "train/loss"] = Field(
@@ -146,13 +148,13 @@ class FineTune(Section):
     dropout: Probability | None = Field(None, description="Behind new layers that name none.")
     init: Init = Field("default", description="Of new layers' weights; default: torch's own.")
     phases: Annotated[tuple[Phase, ...], Strict(False)] | None = Field(
-        None, description="Progressive unfreezing, phase by phase."
+        None, description="Not yet: progressive unfreezing, phase by phase."
     )
 
     @model_validator(mode="after")
     def _epochs_or_phases(self) -> FineTune:
         if self.phases is not None and "epochs" in self.model_fields_set:
             raise ValueError(
-                "epochs stands beside phases, where it has no effect: each phase has its own"
+                "epochs stands beside phases, where it has no effect | give each phase its epochs"
             )
         return self

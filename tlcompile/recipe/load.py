@@ -9,6 +9,7 @@ from pathlib import Path, PurePath
 from pydantic import ValidationError
 
 from tlcompile.errors.base import raise_problems
+from tlcompile.errors.recipe import RecipeError
 from tlcompile.errors.schema import BadValueError
 from tlcompile.recipe.nodes import Entry, Mapping, Node, Scalar, Sequence
 from tlcompile.recipe.overrides import COMMAND_LINE, Override, apply_override, parse_override
@@ -58,11 +59,12 @@ def recipe_from(root: Mapping, overrides: Iterable[Override], name: str) -> Reci
     if "name" not in root.items:
         named = Entry(root.span, Scalar(name, plain=False, span=root.span))
         root = Mapping({**root.items, "name": named}, root.span)
+    problems: list[RecipeError] = []
     try:
         recipe = Recipe.model_validate(to_data(root))
     except ValidationError as cause:
-        raise_problems(problems_of(cause, root))
-        raise
+        problems = list(problems_of(cause, root))
+    raise_problems(problems)  # outside of `except`: Pydantic's own words would be shown first
     recipe._source = root
     _refuse_escape(recipe)
     return recipe

@@ -37,7 +37,7 @@ from tlcompile.recipe.nodes import (
 from tlcompile.recipe.scalars import resolve
 
 COMMAND_LINE = "command line"
-FLAGS = ("-m", "--multirun")
+FLAGS = ("-m", "--multirun", "--again")
 
 _PLUSES = re.compile(r"\+{0,2}")
 _KEY = re.compile(r"(?:[^=\[]|\[[^\]]*\])*")

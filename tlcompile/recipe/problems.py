@@ -110,7 +110,8 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
         section, last = ".".join(map(str, key[:-1])), str(key[-1])
         return MissingKeyError(name=last, section=section, meaning=_meaning(first["loc"]), **place)
     if kinds == {"value_error"}:
-        return RuleError(name=name, rule=str(first["ctx"]["error"]), **place)
+        rule, _, advice = str(first["ctx"]["error"]).partition(" | ")
+        return RuleError(name=name, rule=rule, advice=advice or "keep one of them", **place)
     if kinds == {"union_tag_invalid"} or kinds == {"literal_error"}:
         choices = tuple(dict.fromkeys(c for f in found for c in _choices(f)))
         return ChoiceError(name=name, found=_shown(first), choices=choices, **place)

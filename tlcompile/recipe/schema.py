@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PrivateAttr, Strict, model_validator
 
 from tlcompile.errors.base import RecipeKey, Span
-from tlcompile.recipe.data import Data, Features
+from tlcompile.recipe.data import DATASET_CLASSES, Data, Features
 from tlcompile.recipe.fields import Count, Init, Name, Names, Positive, Section, Text, as_list
 from tlcompile.recipe.fine_tune import FineTune
 from tlcompile.recipe.layers import AnyLayer
@@ -18,7 +18,7 @@ class Base(Section):
     """Where the model starts."""
 
     model: Name | None = Field(None, description="A name of the zoo; `tlcompile zoo` lists them.")
-    run: Text | None = Field(None, description="A finished run's folder, edits included.")
+    run: Text | None = Field(None, description="Not yet: a finished run's folder, edits included.")
     weights: Text = Field(
         "default", description="`default`, a name of the zoo, a .safetensors or .pth file, or none."
     )
@@ -29,7 +29,9 @@ class Base(Section):
     @model_validator(mode="after")
     def _one_source(self) -> Base:
         if (self.model is None) == (self.run is None):
-            raise ValueError("name exactly one of model and run")
+            raise ValueError(
+                "name exactly one of model and run | add base.model: digits_net (or another; see zoo)"
+            )
         return self
 
 
@@ -89,15 +91,20 @@ class Recipe(Section):
     )
     freeze: Freeze = Field(Freeze(), description="The freeze point.")
     remove: dict[Name, Literal["replace", "drop", "bypass"]] = Field(
-        {}, description="Vertices or regions to take away."
+        {},
+        description="Vertices or regions to take away: replace (its readers wait for an added one of "
+        "this name), drop, or bypass (its readers read what it read).",
     )
-    resize: dict[Name, Resize] = Field({}, description="Layers to make wider or narrower.")
-    add: dict[Name, AnyLayer] = Field({}, description="New layers, by name.")
+    resize: dict[Name, Resize] = Field({}, description="Not yet: layers to make wider or narrower.")
+    add: dict[Name, AnyLayer] = Field(
+        {}, description="New layers, by name; `feeds` puts one in front of readers of its input."
+    )
     outputs: Names | None = Field(
         None, description="What the model returns; default: the base's own."
     )
     task: Literal["classification", "binary", "multilabel", "regression", "segmentation"] = Field(
-        "classification", description="Decides loss, metrics and the number of logits."
+        "classification",
+        description="Decides loss, metrics and the number of logits; only the first two yet.",
     )
     data: Data = Field(Data(), description="The images.")
     features: Features = Field(Features(), description="Outputs of the frozen part.")
@@ -109,10 +116,20 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _no_line_without_effect(self) -> Recipe:
         if self.features.views is not None and not self.data.augment.train:
-            raise ValueError("features.views has no effect without data.augment.train")
+            raise ValueError(
+                "features.views has no effect without data.augment.train | drop features.views"
+            )
         if self.fine_tune.label_smoothing and self.task == "binary":
-            raise ValueError("fine_tune.label_smoothing has no effect on task: binary")
+            raise ValueError("fine_tune.label_smoothing has no effect on task: binary | drop it")
         return self
+
+    def known_classes(self) -> int | None:
+        """Return the number of classes that the recipe tells; None: only the images would."""
+        if self.task == "binary":
+            return 2
+        if self.data.classes is not None:
+            return len(self.data.classes)
+        return DATASET_CLASSES.get(self.data.dataset or "")
 
     def where(self, key: RecipeKey) -> Span | None:
         """Return the place of a key in the file or on the command line, where there is one."""

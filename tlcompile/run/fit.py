@@ -27,19 +27,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Launch through Hydra."""
-    again = options.again or "--again" in options.rest
-    rest = [word for word in options.rest if word != "--again"]
-    overrides, for_hydra, flags = split_arguments(rest)
+    overrides, for_hydra, flags = split_arguments(options.rest)
+    again = options.again or "--again" in flags
     session = open_session(
         options.recipe,
         overrides,
         run_one=partial(run_single, again=again),
         run_points=partial(run_points, again=again),
     )
-    multirun = options.multirun or bool(flags)
+    multirun = options.multirun or not {"-m", "--multirun"}.isdisjoint(flags)
     if multirun and not any(map(is_sweep, overrides)) and not for_hydra:
         raise OverrideSyntaxError(
-            text="-m", reason="there is nothing to sweep", advice="freeze.upto=a,b,c -m"
+            text="-m",
+            reason="no override has several values",
+            advice="for example freeze.upto=stage1,stage2 -m",
         )
     launch(session, overrides, for_hydra, multirun)
     return 0

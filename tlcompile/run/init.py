@@ -14,7 +14,8 @@ from tlcompile.run.say import say
 from tlcompile.zoo.open import all_model_names
 
 TEMPLATE = """\
-# yaml-language-server: $schema=https://json-schema.org/draft/2020-12/schema
+# yaml-language-server: $schema=recipe.schema.json
+# (editors complete keys after: tlcompile schema > recipe.schema.json)
 # {images}
 #   tlcompile check {out}
 #   tlcompile train {out}

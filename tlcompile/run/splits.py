@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from tlcompile.data.datasets import default_root, open_dataset
 from tlcompile.data.digits import load_digits
@@ -18,9 +19,6 @@ from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.data import Split
 from tlcompile.recipe.schema import Recipe
-
-# Known without opening anything, so that `check` needs no data.
-DATASET_CLASSES = {"digits": 10, "flower_photos": 5, "hymenoptera": 2}
 
 Say = Callable[[str], None]
 
@@ -44,12 +42,16 @@ class Splits:
 
 
 def known_classes(recipe: Recipe) -> int | None:
-    """Return the number of classes as far as the recipe itself tells; None: only data would."""
-    if recipe.task == "binary":
-        return 2
-    if recipe.data.classes is not None:
-        return len(recipe.data.classes)
-    return DATASET_CLASSES.get(recipe.data.dataset or "")
+    """Return the number of classes that the recipe tells, or its folder, where there is one."""
+    told = recipe.known_classes()
+    if told is not None:
+        return told
+    if recipe.data.folder is not None and Path(recipe.data.folder).is_dir():
+        try:
+            return len(next(iter(scan_folder(recipe.data.folder).values())).classes)
+        except DataError:  # `check` needs no data; `train` says what is wrong with it
+            return None
+    return None
 
 
 def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
@@ -111,10 +113,20 @@ def _find(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
         return {"all": load_digits(channels)}
     if data.dataset is not None:
         return open_dataset(data.dataset, default_root(), channels, say=say)
-    if data.folder is None:
+    refuse_no_data(recipe)
+    return scan_folder(str(data.folder), channels)
+
+
+def refuse_no_data(recipe: Recipe) -> None:
+    """Refuse a recipe that does not say where its images are.
+
+    Raises:
+        MissingKeyError: It names neither a folder nor a data set.
+    """
+    if recipe.data.folder is None and recipe.data.dataset is None:
         meaning = "where the images are: class folders, or train/ and val/ with class folders"
-        raise MissingKeyError(name="folder", section="data", meaning=meaning, key=("data",))
-    return scan_folder(data.folder, channels)
+        error = MissingKeyError(name="folder", section="data", meaning=meaning, key=("data",))
+        raise error.at(recipe.where(error.key))
 
 
 def _split(recipe: Recipe, found: dict[str, Samples]) -> Splits:

@@ -34,7 +34,7 @@ from tlcompile.run.plan import base_rate, make_plan, plan_text
 from tlcompile.run.record import environment
 from tlcompile.run.refuse import refuse_untrainable
 from tlcompile.run.say import progress
-from tlcompile.run.splits import Say, Splits, check_readable, open_splits
+from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
 from tlcompile.training.loop import EpochRow, Stopping, evaluate, train_epochs
 from tlcompile.training.losses import build_loss
 from tlcompile.training.metrics import Score
@@ -88,6 +88,7 @@ def train_recipe(
     started = time.perf_counter()
     device = choose_device(recipe)
     exactly()
+    refuse_no_data(recipe)  # before weights are downloaded
     opened = open_any(recipe, base)
     splits = open_splits(recipe, opened.preprocessing.channels, say)
     model = compile_opened(recipe, opened, len(splits.classes)).to(device)

@@ -32,6 +32,8 @@ def run(options: argparse.Namespace) -> int:
     names = all_model_names()
     if options.model is None or any(c in options.model for c in "*?["):
         found = fnmatch.filter(names, options.model or "*")
+        if not found:
+            raise UnknownModelError(name=options.model, models=tuple(names))
         say(json.dumps(found) if options.json else "\n".join(found))
         return 0
     if options.model not in names:
@@ -40,12 +42,13 @@ def run(options: argparse.Namespace) -> int:
     if options.json:
         say(json.dumps([dict(zip(COLUMNS, row, strict=True)) for row in rows]))
     else:
-        table(f"{options.model}: freeze up to any vertex, region or stage", COLUMNS, rows)
+        shown = [(*row[:3], f"{row[3]:,}", f"{row[4]:,.2f}", f"{row[5]:,}", row[6]) for row in rows]
+        table(f"{options.model}: freeze up to any vertex, region or stage", COLUMNS, shown)
         say("A name that is a prefix (layer4) is a region: as a freeze point, its last vertex.")
     return 0
 
 
-def vertex_rows(model: str) -> list[tuple[str, ...]]:
+def vertex_rows(model: str) -> list[tuple[str, str, str, int, float, int, str]]:
     """Return a row for each vertex of a base model, from shapes alone."""
     recipe = Recipe(base=Base(model=model))
     opened = open_base(recipe, load=False)
@@ -61,9 +64,9 @@ def vertex_rows(model: str) -> list[tuple[str, ...]]:
             row.name,
             row.kind,
             row.shape,
-            f"{row.num_parameters:,}",
-            f"{flops[row.name][0] / 1e6:,.1f}",
-            f"{flops[row.name][1]:,}",
+            row.num_parameters,
+            flops[row.name][0] / 1e6,
+            flops[row.name][1],
             stages.get(row.name, ""),
         )
         for row in summarise(model_graph).vertices
