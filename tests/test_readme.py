@@ -60,6 +60,14 @@ def test_commands_exist() -> None:
                 assert (ROOT / word).is_file(), command
 
 
+def test_files_named_in_contributing_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:tlcompile|tests|docs|schemas)/[\w/.]+)`", text)
+    assert len(named) > 5
+    for name in named:
+        assert (ROOT / name).exists(), name
+
+
 def test_plan_in_the_readme_is_what_plan_prints(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -178,27 +178,6 @@ class NothingTrainsError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
-class RunFolderError(RunError):
-    """A folder holds another run than the one that wants it."""
-
-    slug: ClassVar[str] = "run-folder"
-    exit_code: ClassVar[int] = 2
-
-    path: Path
-    found: str
-    wanted: str
-
-    def headline(self) -> str:
-        return f"'{_path(self.path)}' holds another run"
-
-    def facts(self) -> dict[str, str]:
-        return {"found": one_line(self.found), "wanted": one_line(self.wanted)}
-
-    def fix(self) -> str:
-        return "choose another folder with run.output_dir=FOLDER, or give the recipe another name"
-
-
-@dataclass(eq=False, kw_only=True)
 class SweepFailedError(RunError):
     """Some points of a sweep failed; the others are done and stay."""
 
@@ -276,24 +255,3 @@ class NotABundleError(RunError):
 
     def fix(self) -> str:
         return "name the bundle/ folder of a finished run: runs/<name>/bundle"
-
-
-@dataclass(eq=False, kw_only=True)
-class StaleResumeError(RunError):
-    """An unfinished run was begun under other data, versions or devices."""
-
-    slug: ClassVar[str] = "stale-resume"
-
-    path: Path
-    differs: str
-    then: str
-    now: str
-
-    def headline(self) -> str:
-        return f"'{_path(self.path)}' cannot go on: {one_line(self.differs)} is not what it was"
-
-    def facts(self) -> dict[str, str]:
-        return {"then": one_line(self.then), "now": one_line(self.now)}
-
-    def fix(self) -> str:
-        return "bring back what it was, or start anew beside it: --again"

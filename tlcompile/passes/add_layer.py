@@ -8,7 +8,7 @@ from functools import partial
 from typing import ClassVar, final
 
 import torch
-from torch import fx
+from torch import fx, nn
 
 from tlcompile.errors.edits import (
     DanglingError,
@@ -182,8 +182,7 @@ class AddLayer(Pass):
         args = (list(sources),) if call.as_list else tuple(sources)
         module = call.name.startswith("nn.") and not call.name.startswith("nn.functional.")
         if module:
-            with torch.device("meta"):
-                made = torch_object(call.name)(**call.kwargs)
+            made = self._made(call, sources)
             set_module(model_graph.module, target, made)
             model_graph.builders[target] = partial(
                 build_module, call.name, call.kwargs, target=target, seed=self.seed, init=init
@@ -201,6 +200,21 @@ class AddLayer(Pass):
         node.meta[EDITED] = self.key
         record_shapes(model_graph, [node])
         return node
+
+    def _made(self, call: Call, sources: list[fx.Node]) -> nn.Module:
+        """Build the module on meta; torch itself refuses settings that contradict each other."""
+        try:
+            with torch.device("meta"):
+                made: nn.Module = torch_object(call.name)(**call.kwargs)
+        except (ValueError, RuntimeError, AssertionError) as cause:
+            raise ShapeError(
+                name=self.vertex,
+                kind=str(self.layer.layer),  # type: ignore[attr-defined]
+                found=tuple(f"{name_of(s)}: {show_shape(s)}" for s in sources),
+                wanted=str(cause).splitlines()[0],
+                advice=f"change the settings of add.{self.vertex}",
+            ) from cause
+        return made
 
     def _feed(self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node) -> None:
         for index, name in enumerate(self.layer.feeds):
