@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol, final
 
 import torch
 from torch import nn
@@ -32,24 +33,44 @@ def torch_object(name: str) -> Any:
     return found
 
 
-def build_module(
-    name: str, kwargs: dict[str, Any], *, target: str, seed: int, init: str = "default"
-) -> nn.Module:
-    """Build torch.<name>(**kwargs) and initialise its weight.
+class Builder(Protocol):
+    """Builds one new module of the tree, with real and initialised weights."""
 
-    Args:
+    @property
+    def init(self) -> str:
+        """By which initialiser, for the tensor report."""
+
+    def __call__(self, old: nn.Module | None) -> nn.Module:
+        """Build it; `old` is the base's own module at this place, with its weights, or None."""
+
+
+@final
+@dataclass(frozen=True)
+class NewModule:
+    """Builds torch.<name>(**kwargs) and initialises its weight.
+
+    Attributes:
         name: Class, dotted from torch.
         kwargs: Its arguments.
         target: Where it goes in the module tree; part of the seed, so order does not matter.
         seed: The recipe's.
         init: `default` (torch's own), or a function of torch.nn.init without its underscore.
     """
-    with BUILDING, torch.random.fork_rng(devices=[]):
-        torch.manual_seed(derived_seed(seed, "init", target))
-        module: nn.Module = torch_object(name)(**kwargs)
-        if init != "default":
-            initialise(module, init)
-    return module
+
+    name: str
+    kwargs: dict[str, Any]
+    target: str
+    seed: int
+    init: str = "default"
+
+    def __call__(self, old: nn.Module | None = None) -> nn.Module:  # noqa: ARG002
+        """Build it; nothing of the old one is used."""
+        with BUILDING, torch.random.fork_rng(devices=[]):
+            torch.manual_seed(derived_seed(self.seed, "init", self.target))
+            module: nn.Module = torch_object(self.name)(**self.kwargs)
+            if self.init != "default":
+                initialise(module, self.init)
+        return module
 
 
 def initialise(module: nn.Module, init: str) -> None:

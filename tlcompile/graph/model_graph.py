@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +13,7 @@ import torch
 from torch import fx, nn
 
 from tlcompile.errors.graph import NotTraceableError
+from tlcompile.graph.initialise import Builder
 from tlcompile.graph.names import VERTEX, assign_names
 from tlcompile.graph.trace import trace_module
 
@@ -45,7 +46,7 @@ class ModelGraph:
     graph: fx.Graph
     eval_output: fx.Node | None
     sample_shapes: dict[str, tuple[int, ...]]
-    builders: dict[str, Callable[[], nn.Module]] = field(default_factory=dict)
+    builders: dict[str, Builder] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     frozen_alone: set[str] = field(default_factory=set)
     dropped: dict[str, str] = field(default_factory=dict)

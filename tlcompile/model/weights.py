@@ -20,7 +20,7 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
     for target, build in model_graph.builders.items():
         if _has(model, target):
             children = dict(model.get_submodule(target).named_children())
-            built = build().train(model.get_submodule(target).training)
+            built = build(_module(base, target)).train(model.get_submodule(target).training)
             for name, child in children.items():
                 built.add_module(name, child)
             set_module(model, target, built)
@@ -37,6 +37,10 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
 
 def _has(model: nn.Module, target: str) -> bool:
     return target in dict(model.named_modules())
+
+
+def _module(base: nn.Module, target: str) -> nn.Module | None:
+    return dict(base.named_modules()).get(target)
 
 
 def _tensor(base: nn.Module, path: str) -> nn.Parameter:

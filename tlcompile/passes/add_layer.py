@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import ClassVar, final
 
 import torch
@@ -19,7 +18,7 @@ from tlcompile.errors.edits import (
 )
 from tlcompile.errors.graph import InsideLeafError
 from tlcompile.graph import functions
-from tlcompile.graph.initialise import build_module, torch_object
+from tlcompile.graph.initialise import NewModule, torch_object
 from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
 from tlcompile.graph.names import VERTEX, find_region, find_vertex, name_of
 from tlcompile.graph.shapes import VALUES, kind_of, record_shapes, shape_of, show_shape
@@ -184,9 +183,8 @@ class AddLayer(Pass):
         if module:
             made = self._made(call, sources)
             set_module(model_graph.module, target, made)
-            model_graph.builders[target] = partial(
-                build_module, call.name, call.kwargs, target=target, seed=self.seed, init=init
-            )
+            build = NewModule(call.name, call.kwargs, target, self.seed, init)
+            model_graph.builders[target] = build
             node = insert_after(model_graph, sources, vertex, "call_module", target, args)
         else:
             function = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, final
 
 import torch
@@ -11,7 +10,7 @@ from torch import fx, nn
 
 from tlcompile.errors.edits import HeadError
 from tlcompile.graph.head import Head, find_head, is_activation
-from tlcompile.graph.initialise import build_module, torch_object
+from tlcompile.graph.initialise import NewModule, torch_object
 from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.reach import descendants
@@ -111,9 +110,7 @@ class ReplaceHead(Pass):
         target = str(node.target)
         with torch.device("meta"):
             set_module(model_graph.module, target, torch_object(call[0])(**call[1]))
-        model_graph.builders[target] = partial(
-            build_module, *call, target=target, seed=self.seed, init=self.init
-        )
+        model_graph.builders[target] = NewModule(*call, target, self.seed, self.init)
         node.meta[FRESH] = "replaced"
         node.meta[EDITED] = self.key
         forget_shapes(descendants([node]))
