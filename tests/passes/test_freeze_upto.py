@@ -28,6 +28,14 @@ def test_keywords() -> None:
     assert two.frozen == {"x", "stem", "left", "right"}
 
 
+def test_a_pattern_freezes_all_that_it_matches_and_says_so() -> None:
+    matched = tiny_after("residual", FreezeUpto(points=(("match", "layer1.*.bn1"),)))
+    named = tiny_after("residual", FreezeUpto(points=("layer1.0.bn1", "layer1.1.bn1")))
+    assert matched.frozen == named.frozen
+    assert "down" not in matched.frozen
+    assert matched.notes == ["freeze match 'layer1.*.bn1': layer1.0.bn1, layer1.1.bn1"]
+
+
 def test_the_promise_can_fail() -> None:
     one = FreezeUpto(points=("relu",))
     damaged = tiny_after("chain", one)

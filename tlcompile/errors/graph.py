@@ -63,6 +63,30 @@ class UnknownVertexError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
+class NoMatchError(GraphError):
+    """A pattern matches no vertex of the base model."""
+
+    slug: ClassVar[str] = "no-match"
+
+    model: str
+    pattern: str
+    vertices: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"no vertex of '{self.model}' matches '{self.pattern}'"
+
+    def facts(self) -> dict[str, str]:
+        near = nearest(self.pattern, self.vertices)
+        return {
+            "found": f"match: '{self.pattern}'",
+            "wanted": f"a pattern over names such as {listed(near if near else self.vertices)}",
+        }
+
+    def fix(self) -> str:
+        return f"`tlcompile zoo {self.model}` lists the names; `*` stands for any text, dots too"
+
+
+@dataclass(eq=False, kw_only=True)
 class InsideLeafError(GraphError):
     """A name points inside a module that is one vertex."""
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 from torch import fx, nn
 
-from tlcompile.errors.graph import InsideLeafError, UnknownVertexError
+from tlcompile.errors.graph import InsideLeafError, NoMatchError, UnknownVertexError
 from tlcompile.graph.trace import CALLER
 
 VERTEX = "vertex"  # node.meta key: the vertex' name
@@ -68,6 +69,19 @@ def find_region(graph: fx.Graph, module: nn.Module, model: str, name: str) -> li
 def find_vertex(graph: fx.Graph, module: nn.Module, model: str, name: str) -> fx.Node:
     """Return the one vertex that a name means as a value: a region means its last vertex."""
     return find_region(graph, module, model, name)[-1]
+
+
+def find_matching(graph: fx.Graph, model: str, pattern: str) -> list[fx.Node]:
+    """Return the vertices whose name a pattern matches; `*` stands for any text, dots too.
+
+    Raises:
+        NoMatchError: None does.
+    """
+    nodes = [node for node in graph.nodes if node.op != "output"]
+    found = [node for node in nodes if fnmatchcase(name_of(node), pattern)]
+    if not found:
+        raise NoMatchError(model=model, pattern=pattern, vertices=tuple(all_names(nodes)))
+    return found
 
 
 def all_names(nodes: Iterable[fx.Node]) -> list[str]:

@@ -11,7 +11,7 @@ from torch import fx
 from tlcompile.errors.edits import HeadError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
-from tlcompile.graph.names import find_vertex, name_of
+from tlcompile.graph.names import find_matching, find_vertex, name_of
 from tlcompile.graph.reach import ancestors
 from tlcompile.graph.stages import find_stage, refuse_ambiguous
 from tlcompile.passes.base import Pass
@@ -26,7 +26,8 @@ class FreezeUpto(Pass):
 
     Attributes:
         points: Vertices or regions (`layer3`: its last vertex), `stage1`..`stage4`, `head` (all
-            that the head reads), `none`, `all`; ("vertex", name) and ("stage", n) say which.
+            that the head reads), `none`, `all`; ("vertex", name), ("stage", n) and ("match", pattern)
+            say which.
 
     Before: 1. Each point names something in the base.
     After:  1. Every ancestor of a frozen vertex is frozen.
@@ -39,6 +40,10 @@ class FreezeUpto(Pass):
     def apply(self, model_graph: ModelGraph) -> None:
         """Mark the vertices."""
         ends = [node for point in self.points for node in freeze_ends(model_graph, point)]
+        for point in self.points:
+            if isinstance(point, tuple) and point[0] == "match":
+                names = ", ".join(map(name_of, freeze_ends(model_graph, point)))
+                model_graph.notes.append(f"freeze match '{point[1]}': {names}")
         model_graph.frozen |= {name_of(node) for node in ancestors(ends) if node.op != "output"}
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
@@ -55,6 +60,7 @@ def freeze_ends(model_graph: ModelGraph, point: str | tuple[str, str]) -> list[f
 
     Raises:
         UnknownVertexError: No vertex, region or stage of that name.
+        NoMatchError: No vertex matches that pattern.
         AmbiguousNameError: It is both a vertex and a computed stage, at different places.
     """
     match point:
@@ -69,6 +75,8 @@ def freeze_ends(model_graph: ModelGraph, point: str | tuple[str, str]) -> list[f
             return [head.feature]
         case ("stage", number):
             return [find_stage(model_graph, f"stage{number}")]
+        case ("match", pattern):
+            return find_matching(model_graph.graph, model_graph.model, pattern)
         case ("vertex", name):
             return [find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)]
         case str() if point in ("stage1", "stage2", "stage3", "stage4"):

@@ -7,7 +7,7 @@ from torch import fx
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, name_of
-from tlcompile.recipe.schema import FreezePoint, Recipe, StagePoint, VertexPoint
+from tlcompile.recipe.schema import FreezePoint, MatchPoint, Recipe, StagePoint, VertexPoint
 
 
 def head_of(recipe: Recipe, base: ModelGraph) -> str:
@@ -50,4 +50,12 @@ def as_point(point: FreezePoint) -> str | tuple[str, str]:
             return "vertex", point.vertex
         case StagePoint():
             return "stage", str(point.stage)
+        case MatchPoint():
+            return "match", point.match
     return str(point)
+
+
+def shown_point(point: FreezePoint) -> str:
+    """Word a freeze point for messages and tables."""
+    words = as_point(point)
+    return words if isinstance(words, str) else " ".join(words)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from torch import fx
 
-from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.base import RecipeKey, TLCompileError
 from tlcompile.errors.edits import (
     FrozenEditError,
     NoEffectError,
@@ -17,10 +17,11 @@ from tlcompile.errors.graph import GraphError, NotYetError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, name_of
+from tlcompile.passes.freeze_only import lone_vertices
 from tlcompile.passes.freeze_upto import freeze_ends
-from tlcompile.passes.lookup import as_point, output_names
+from tlcompile.passes.lookup import as_point, output_names, shown_point
 from tlcompile.recipe.layers import ActivationLayer
-from tlcompile.recipe.schema import Recipe
+from tlcompile.recipe.schema import FreezePoint, Recipe
 
 LOGIT_TASKS = ("classification", "binary", "multilabel")
 
@@ -71,12 +72,14 @@ def _freeze_misfits(
             error.key = key
             yield error
             continue
+        if ends and all(end.op in ("placeholder", "get_attr") for end in ends):
+            yield _computes_nothing(point, ends[-1], key)
         for end in ends:
             if name_of(end) in removed and point not in ("head", "all"):
                 kept = _kept_before(end, removed)
                 how = _edit_word(recipe, name_of(end))
                 yield FrozenEditError(
-                    name=name_of(end), edit=how, inside=str(point), instead=kept, key=key
+                    name=name_of(end), edit=how, inside=shown_point(point), instead=kept, key=key
                 )
     if len(recipe.freeze.upto) > 1 and {"none", "all"} & set(map(str, recipe.freeze.upto)):
         yield NoEffectError(
@@ -85,10 +88,25 @@ def _freeze_misfits(
             instead="write one of them alone",
             key=("freeze", "upto"),
         )
+    yield from _lone_misfits(recipe, base, removed)
+
+
+def _computes_nothing(point: FreezePoint, end: fx.Node, key: RecipeKey) -> NoEffectError:
+    """Word that a freeze point has nothing behind it: an input, or a parameter by itself."""
+    alone = f"write freeze: {{only: [{name_of(end)}]}}"
+    return NoEffectError(
+        line=f"freeze.upto: {shown_point(point)}",
+        because=f"'{name_of(end)}' computes nothing and reads nothing",
+        instead=alone if end.op == "get_attr" else "name a vertex that reads it",
+        key=key,
+    )
+
+
+def _lone_misfits(recipe: Recipe, base: ModelGraph, removed: set[str]) -> Iterator[TLCompileError]:
     for index, vertex in enumerate(recipe.freeze.only):
         key = ("freeze", "only", index)
         try:
-            region = find_region(base.graph, base.module, base.model, vertex)
+            region = lone_vertices(base, as_point(vertex))
         except GraphError as error:
             error.key = key
             yield error
@@ -96,9 +114,9 @@ def _freeze_misfits(
         gone = [name_of(node) for node in region if name_of(node) in removed]
         if gone:
             yield NoEffectError(
-                line=f"freeze.only: {vertex}",
+                line=f"freeze.only: {shown_point(vertex)}",
                 because=f"'{gone[0]}' is {_edit_word(recipe, gone[0])} by this recipe",
-                instead=f"drop {vertex} from freeze.only",
+                instead=f"drop {gone[0]} from freeze.only",
                 key=key,
             )
 

@@ -43,7 +43,8 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
     points = tuple(map(as_point, recipe.freeze.upto))
     marks: list[Pass] = [FreezeUpto(points=points, key=("freeze", "upto"))]
     marks += [
-        FreezeOnly(vertex=v, key=("freeze", "only", i)) for i, v in enumerate(recipe.freeze.only)
+        FreezeOnly(vertex=as_point(v), key=("freeze", "only", i))
+        for i, v in enumerate(recipe.freeze.only)
     ]
     edits: list[Pass] = [
         RemoveVertex(vertex=vertex, how=how, key=("remove", vertex))

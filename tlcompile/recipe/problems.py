@@ -57,7 +57,10 @@ def _likely(findings: list[Any]) -> list[Any]:
     for loc, branches in unions.items():
         others = [f for f in findings if f["loc"][: len(loc)] == loc and f["loc"] != loc]
         inside = [f for branch in branches.values() for f in branch]
-        meant = max(branches.values(), key=lambda b: (sum(map(_is_plain, b)), -len(b)))
+        meant = max(branches.values(), key=_likeliness)
+        likely = [b for b in branches.values() if _likeliness(b) == _likeliness(meant)]
+        if any(f["type"] == "extra_forbidden" for f in meant):
+            meant = [f for b in likely for f in b if f["type"] == "extra_forbidden"]
         if all(f["type"] in _NOT_A_SECTION for f in inside):
             dropped += inside
         else:
@@ -69,7 +72,11 @@ _NOT_A_SECTION = ("model_type", "model_attributes_type", "dict_type")
 
 
 def _is_section(part: int | str) -> bool:
-    return isinstance(part, str) and part in {"VertexPoint", "StagePoint"}
+    return isinstance(part, str) and part in {"VertexPoint", "StagePoint", "MatchPoint"}
+
+
+def _likeliness(branch: list[Any]) -> tuple[int, int]:
+    return sum(map(_is_plain, branch)), -len(branch)
 
 
 def _is_plain(finding: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, PrivateAttr, Strict, model_validator
 
@@ -47,7 +47,15 @@ class StagePoint(Section):
     stage: Annotated[int, Field(ge=1, le=4)] = Field(description="1 to 4.")
 
 
-FreezePoint = VertexPoint | StagePoint | Name
+class MatchPoint(Section):
+    """Every vertex whose name a pattern matches."""
+
+    match: Name = Field(
+        description="`*` stands for any text, dots too: `*.bn1`; `plan` prints what it matches."
+    )
+
+
+FreezePoint = VertexPoint | StagePoint | MatchPoint | Name
 
 
 class Freeze(Section):
@@ -55,9 +63,19 @@ class Freeze(Section):
 
     upto: Annotated[tuple[FreezePoint, ...], Strict(False), BeforeValidator(as_list)] = Field(
         ("head",),
-        description="Inclusive: vertices, stage1..stage4, `head` (all but the classifier), none, all.",
+        description="Inclusive: vertices, stage1..stage4, `head` (all but the classifier), none, all. "
+        "Beside `only`: none.",
     )
-    only: Names = Field((), description="These vertices alone; gradients pass through.")
+    only: Annotated[tuple[MatchPoint | Name, ...], Strict(False), BeforeValidator(as_list)] = Field(
+        (), description="These vertices or regions alone; gradients pass through."
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _alone(cls, written: Any) -> Any:
+        if isinstance(written, dict) and "only" in written and "upto" not in written:
+            return {**written, "upto": "none"}
+        return written
 
 
 class Resize(Section):

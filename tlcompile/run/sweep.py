@@ -13,6 +13,7 @@ from typing import Any
 from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
+from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import next_generation, read_record, recipe_digest
 from tlcompile.run.refuse import refuse_untrainable
@@ -82,7 +83,7 @@ def _folder_name(overrides: tuple[str, ...]) -> str:
 
 
 def _run_point(overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool) -> Point:
-    freeze = " + ".join(str(getattr(p, "vertex", p)) for p in recipe.freeze.upto)
+    freeze = " + ".join(map(shown_point, recipe.freeze.upto))
     record = read_record(folder)
     if again and record is not None:
         folder, record = next_generation(folder), None
