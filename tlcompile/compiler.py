@@ -7,11 +7,12 @@ import copy
 from torch import nn
 
 from tlcompile.errors.base import TLCompileError
-from tlcompile.graph.model_graph import ModelGraph, graph_of
+from tlcompile.graph.model_graph import ModelGraph, graph_of_base
 from tlcompile.graph.shapes import record_shapes
 from tlcompile.graph.split import split_frozen
 from tlcompile.model.build import build_model
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.model.summary import survey
 from tlcompile.model.weights import fill
 from tlcompile.passes.pipeline import run_passes
 from tlcompile.passes.plan import passes_for
@@ -56,7 +57,7 @@ def open_any(recipe: Recipe, base: nn.Module | None = None, *, load: bool = True
     """Open the recipe's base, or wrap a copy of the user's own module."""
     if base is None:
         return open_base(recipe, load=load)
-    return base_from_module(copy.deepcopy(base), recipe.base.size)
+    return base_from_module(copy.deepcopy(base), recipe.base.size, recipe.inputs)
 
 
 def compile_opened(recipe: Recipe, opened: BaseModel, num_classes: int | None) -> CompiledModel:
@@ -69,12 +70,13 @@ def compile_opened(recipe: Recipe, opened: BaseModel, num_classes: int | None) -
 def _compile(
     recipe: Recipe, opened: BaseModel, num_classes: int | None
 ) -> tuple[ModelGraph, CompiledModel]:
-    model_graph = graph_of(opened.module, opened.name, {"x": opened.sample_shape})
+    model_graph = graph_of_base(opened)
     record_shapes(model_graph)
+    original = survey(model_graph, opened.weights)
     try:
         run_passes(model_graph, passes_for(recipe, model_graph, num_classes))
         record_shapes(model_graph)
         split = split_frozen(model_graph)
     except TLCompileError as error:
         raise error.at(recipe.where(error.key)) from error.__cause__
-    return model_graph, build_model(model_graph, split)
+    return model_graph, build_model(model_graph, split, original)

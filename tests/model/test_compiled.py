@@ -18,10 +18,12 @@ def chain(freeze: str = "bn") -> CompiledModel:
 def test_tensors_have_the_base_s_order_and_say_where_they_are_from() -> None:
     rows = {row.name: row for row in chain().tensors()}
     assert list(rows) == list(TINY["chain"]().state_dict())
-    assert (rows["conv.weight"].origin, rows["conv.weight"].state) == ("kept", "frozen")
+    assert (rows["conv.weight"].origin, rows["conv.weight"].state) == ("loaded", "frozen")
+    assert rows["conv.weight"].source == "given"
     assert rows["bn.running_mean"].kind == "buffer"
     assert (rows["fc.weight"].origin, rows["fc.weight"].state) == ("replaced", "trains")
-    assert rows["fc.weight"].shape == (3, 32)
+    assert (rows["fc.weight"].shape, rows["fc.weight"].was) == ((3, 32), (10, 32))
+    assert (rows["fc.weight"].init, rows["conv.weight"].init) == ("default", "")
 
 
 def test_train_keeps_frozen_modules_in_eval_mode() -> None:
@@ -73,3 +75,46 @@ def test_the_summary_names_what_was_done() -> None:
         "replaced",
         False,
     )
+
+
+def test_tensors_of_the_base_that_are_gone_are_named_last() -> None:
+    narrow = recipe(
+        freeze="relu",
+        remove={"pool": "drop", "flatten": "drop", "drop": "drop", "fc": "drop"},
+        add={
+            "small": {"layer": "global_pool", "inputs": ["relu"]},
+            "new": {"layer": "linear", "out": 3, "init": "xavier_normal", "inputs": ["flat"]},
+            "flat": {"layer": "flatten", "inputs": ["small"]},
+        },
+        outputs=["new"],
+    )
+    model = compile_recipe(narrow, base=TINY["chain"](), num_classes=3)
+    rows = {row.name: row for row in model.tensors()}
+    assert list(rows)[-2:] == ["fc.weight", "fc.bias"]
+    assert (rows["fc.weight"].state, rows["fc.weight"].shape) == ("dropped", (10, 32))
+    assert (rows["new.weight"].origin, rows["new.weight"].init) == ("added", "xavier_normal")
+    removed = {row.name: row for row in model.summary.removed}
+    assert list(removed) == ["pool", "flatten", "drop", "fc"]
+    assert (removed["fc"].shape, removed["fc"].reads) == ("(N, 10)", ("drop",))
+    assert removed["fc"].origin == "drop fc"
+
+
+def test_a_vertex_says_what_it_was_and_what_it_costs() -> None:
+    rows = {row.name: row for row in chain().summary.vertices}
+    assert (rows["fc"].was, rows["fc"].shape, rows["fc"].init) == ("(N, 10)", "(N, 3)", "default")
+    assert (rows["conv"].was, rows["conv"].init) == ("", "")
+    assert rows["conv"].flops == 2 * 8 * 8 * 8 * 3 * 3 * 3  # out maps x kernel, two a product
+    assert rows["conv"].num_bytes == 8 * 8 * 8 * 4
+    assert rows["fc"].flops == 2 * 32 * 3
+
+
+def test_a_layer_added_under_a_name_of_the_base_replaces_it() -> None:
+    again = recipe(
+        freeze="pool",
+        remove={"fc": "replace"},
+        add={"fc": {"layer": "linear", "out": 3, "inputs": ["drop"]}},
+    )
+    model = compile_recipe(again, base=TINY["chain"](), num_classes=3)
+    assert model.summary.vertices[-1].origin == "replaced"
+    assert model.origins == {"fc.weight": "replaced", "fc.bias": "replaced"}
+    assert model.summary.removed == ()

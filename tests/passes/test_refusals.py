@@ -123,6 +123,10 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
         "add: {extra: {layer: dropout, inputs: flatten, feeds: @stem}}",
         ["feeds: stem", "write feeds: fc"],
     ),
+    ("no-effect", "inputs: {meta: @{shape: [4]}}", ["reads 'meta'", "drop meta"]),
+    ("name-taken", "inputs: {stem: @{shape: [4]}}", ["'stem'"]),
+    ("bad-name", "inputs: {a.b: @{shape: [4]}}", ["'a.b'", "without dots"]),
+    ("bad-name", "inputs: {class: @{shape: [4]}}", ["a word of Python"]),
     ("no-effect", "freeze: {upto: @[none, stem]}", ["`none` or `all`"]),
     ("no-effect", "head: @auto\nfreeze: none\noutputs: [down]", ["head: auto", "drop the line"]),
     (

@@ -109,7 +109,16 @@ def test_train_twice_again_evaluate_predict(
                  f"tlcompile evaluate {folder}", "freeze=none"):  # fmt: skip
         assert word in told, word
     names = {path.name for path in folder.iterdir()}
-    assert names == {"recipe.yaml", "record.json", "plan.txt", "metrics.csv", "bundle", "last"}
+    assert names == {
+        "recipe.yaml", "record.json", "plan.txt", "tensors.csv", "metrics.csv", "bundle", "last"
+    }  # fmt: skip
+    with (folder / "tensors.csv").open() as file:
+        tensors = {row["tensor"]: row for row in csv.DictReader(file)}
+    assert len(tensors) == 10
+    assert list(tensors["fc.weight"].values())[2:] == [
+        "3x128", "5x128", "replaced", "", "default", "trains"
+    ]  # fmt: skip
+    assert tensors["stem.conv.weight"]["source"] == "DIGITS_0_TO_4_V1"
     with (folder / "metrics.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]

@@ -6,7 +6,7 @@
     |-- WeightsError  tensors do not fit or cannot be had    -> pick weights    weights.py
     |-- DataError     images or folders are not as promised  -> mend the data   data.py
     |-- RunError      the machine or the run does not fit    -> change the run  run.py, training.py,
-    |                                                                           finding.py
+    |                                                                           finding.py, ancestry.py
     |-- PassBrokePromiseError  a pass broke its promise      -> we fix it       graph.py
     `-- Problems      several of these at once
 

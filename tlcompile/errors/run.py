@@ -13,12 +13,12 @@ PATH_LIMIT = 400  # characters; a shortened path cannot be pasted
 IO_ERROR = 74  # the exit status EX_IOERR of sysexits.h
 
 
-def _path(path: Path) -> str:
+def shown_path(path: Path) -> str:
     return one_line(path, PATH_LIMIT)
 
 
-def _quoted(path: Path) -> str:
-    return shlex.quote(_path(path))
+def quoted_path(path: Path) -> str:
+    return shlex.quote(shown_path(path))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -41,7 +41,7 @@ class DiskFullError(RunError):
     free_bytes: int | None
 
     def headline(self) -> str:
-        return f"there is no room to write '{_path(self.path)}'"
+        return f"there is no room to write '{shown_path(self.path)}'"
 
     def facts(self) -> dict[str, str]:
         free = "unknown" if self.free_bytes is None else f"{self.free_bytes:,} bytes"
@@ -64,10 +64,10 @@ class NoPermissionError(RunError):
     path: Path
 
     def headline(self) -> str:
-        return f"no permission for '{_path(self.path)}'"
+        return f"no permission for '{shown_path(self.path)}'"
 
     def fix(self) -> str:
-        see = f"see who may: ls -ld {_quoted(self.path.parent)}"
+        see = f"see who may: ls -ld {quoted_path(self.path.parent)}"
         return f"{see}; or write elsewhere with run.output_dir=FOLDER"
 
 
@@ -82,7 +82,7 @@ class WriteFailedError(RunError):
     reason: str
 
     def headline(self) -> str:
-        return f"'{_path(self.path)}' could not be written"
+        return f"'{shown_path(self.path)}' could not be written"
 
     def facts(self) -> dict[str, str]:
         return {"found": one_line(self.reason, PATH_LIMIT), "kept": "what was there"}
@@ -103,7 +103,7 @@ class DamagedFileError(RunError):
     found: str
 
     def headline(self) -> str:
-        return f"'{_path(self.path)}' is not the file that was written"
+        return f"'{shown_path(self.path)}' is not the file that was written"
 
     def facts(self) -> dict[str, str]:
         limit = PATH_LIMIT
@@ -111,7 +111,7 @@ class DamagedFileError(RunError):
 
     def fix(self) -> str:
         folder = self.path.parent
-        return f"move it aside and run again: mv {_quoted(folder)} {_quoted(folder)}.damaged"
+        return f"move it aside and run again: mv {quoted_path(folder)} {quoted_path(folder)}.damaged"
 
 
 # The machine and the training
@@ -248,7 +248,7 @@ class NotABundleError(RunError):
     missing: tuple[str, ...]
 
     def headline(self) -> str:
-        return f"'{_path(self.path)}' is not a saved bundle"
+        return f"'{shown_path(self.path)}' is not a saved bundle"
 
     def facts(self) -> dict[str, str]:
         return {"missing": listed(self.missing)}

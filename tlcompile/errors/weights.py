@@ -165,3 +165,23 @@ class NoDownloadError(WeightsError):
 
     def fix(self) -> str:
         return "connect to the network once, or name a file: base: {weights: path/to/file.pth}"
+
+
+@dataclass(eq=False, kw_only=True)
+class NotInstalledError(WeightsError):
+    """A base model of a package that is not installed."""
+
+    slug: ClassVar[str] = "not-installed"
+    exit_code: ClassVar[int] = 2
+
+    what: str
+    extra: str
+
+    def headline(self) -> str:
+        return f"{self.what} needs {self.extra}, which is not installed"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"no package '{self.extra}'", "wanted": f"the extra '{self.extra}'"}
+
+    def fix(self) -> str:
+        return f"pip install 'tlcompile[{self.extra}]'"

@@ -12,10 +12,12 @@ from typing import Any
 import torch
 from torch import fx, nn
 
+from tlcompile.errors.base import listed
 from tlcompile.errors.graph import NotTraceableError
 from tlcompile.graph.initialise import Builder
 from tlcompile.graph.names import VERTEX, assign_names
-from tlcompile.graph.trace import trace_module
+from tlcompile.graph.trace import Trace, trace_module
+from tlcompile.zoo.base import BaseModel
 
 FRESH = (
     "fresh"  # node.meta key: why a vertex' weights are new ("added", "replaced", "resized", ...)
@@ -33,11 +35,13 @@ class ModelGraph:
         graph: One vertex a node; `node.meta["vertex"]` is its name.
         eval_output: What eval mode returns where train mode returns more; else None.
         sample_shapes: Shape of one sample of each input, without the batch.
+        native_shapes: The same for the size that the base was made for; stages belong to it.
         builders: For each new module, by target: builds it with real, initialised tensors.
         frozen: Names of frozen vertices; gradients and statistics stop here.
         frozen_alone: Names of vertices that do not learn while gradients pass through them.
         dropped: Vertices that an edit took away, with the reason.
         notes: Sentences for the plan.
+        dtypes: Of inputs that are not float32, in torch's words.
         constants: Tensors that the forward itself writes down, by the name of their vertex.
     """
 
@@ -46,11 +50,13 @@ class ModelGraph:
     graph: fx.Graph
     eval_output: fx.Node | None
     sample_shapes: dict[str, tuple[int, ...]]
+    native_shapes: dict[str, tuple[int, ...]]
     builders: dict[str, Builder] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     frozen_alone: set[str] = field(default_factory=set)
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    dtypes: dict[str, str] = field(default_factory=dict)
     constants: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def vertices(self) -> Iterator[fx.Node]:
@@ -171,15 +177,32 @@ _OUT_OF_PLACE: dict[Any, Any] = {
 }
 
 
+def graph_of_base(base: BaseModel) -> ModelGraph:
+    """Return the graph of an opened base; see `graph_of`."""
+    native = base.native_shape or base.sample_shape
+    declared = {name: one.shape for name, one in base.inputs.items()}
+    shapes, natives = {"x": base.sample_shape, **declared}, {"x": native, **declared}
+    model_graph = graph_of(base.module, base.name, shapes, natives)
+    model_graph.dtypes |= {
+        name: one.dtype for name, one in base.inputs.items() if name in model_graph.sample_shapes
+    }
+    return model_graph
+
+
 def graph_of(
-    module: nn.Module, model: str, sample_shapes: dict[str, tuple[int, ...]]
+    module: nn.Module,
+    model: str,
+    sample_shapes: dict[str, tuple[int, ...]],
+    native_shapes: dict[str, tuple[int, ...]] | None = None,
 ) -> ModelGraph:
     """Trace a module's meta twin, name its vertices and take its in-place operations away.
 
     Args:
         module: The base; it is neither changed nor referred to afterwards.
         model: Its name, for messages.
-        sample_shapes: Shape of one sample of each input, without the batch.
+        sample_shapes: Shape of one sample of each input, without the batch, by name; an input that
+            is not named takes the first shape that is left.
+        native_shapes: The shapes that the base was made for; None: the same.
 
     Raises:
         NotTraceableError: Its forward depends on values of the data, or takes other inputs.
@@ -194,13 +217,42 @@ def graph_of(
     inputs = [node for node in graph.nodes if node.op == "placeholder" and node.users]
     for node in [n for n in graph.nodes if n.op == "placeholder" and not n.users]:
         graph.erase_node(node)
-    if len(inputs) != len(sample_shapes):
-        reads = f"its forward reads {len(inputs)} inputs: {', '.join(map(str, inputs))}"
-        raise NotTraceableError(model=model, reason=reads)
-    shapes = dict(zip([str(n.target) for n in inputs], sample_shapes.values(), strict=True))
+    names = [str(node.target) for node in inputs]
+    shapes = _by_name(model, names, sample_shapes)
+    native = _by_name(model, names, native_shapes or sample_shapes)
     eval_output = trace.eval_output if trace.extra_outputs else None
     assert eval_output is None or isinstance(eval_output, fx.Node)
-    return ModelGraph(model, twin, graph, eval_output, shapes, constants=constants)
+    notes = list(_untraced_notes(trace, twin))
+    return ModelGraph(
+        model, twin, graph, eval_output, shapes, native, notes=notes, constants=constants
+    )
+
+
+def _untraced_notes(trace: Trace, module: nn.Module) -> Iterator[str]:
+    """Name the modules that are one vertex because their forward cannot be traced."""
+    called = [str(node.target) for node in trace.graph.nodes if node.op == "call_module"]
+    for kind, reason in trace.untraced.items():
+        names = [name for name in called if type(module.get_submodule(name)) is kind]
+        if names:
+            yield f"one vertex each, as a {kind.__name__} cannot be traced ({reason}): {listed(names)}"
+
+
+def _by_name(
+    model: str, names: list[str], given: dict[str, tuple[int, ...]]
+) -> dict[str, tuple[int, ...]]:
+    """Give each input its shape: by name, and the one that is not named what is left."""
+    unnamed = [name for name in names if name not in given]
+    left = [shape for name, shape in given.items() if name not in names]
+    if len(unnamed) > min(1, len(left)) or not names:
+        several = f"its forward reads {len(names)} inputs: {', '.join(names)}"
+        example = f"inputs: {{{unnamed[-1] if unnamed else 'x'}: {{shape: [4]}}}}"
+        raise NotTraceableError(
+            model=model,
+            reason=several,
+            wanted="one input, an image, or a shape for each further one",
+            advice=f"write {example}, with the shape of one sample",
+        )
+    return {name: given[name] if name in given else left[0] for name in names}
 
 
 def _adopt_constants(

@@ -63,7 +63,8 @@ def show_shape(node: fx.Node) -> str:
 def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
     if node.op == "placeholder":
         shape = model_graph.sample_shapes[str(node.target)]
-        return torch.empty((BATCHES[at], *shape), device="meta")
+        dtype = getattr(torch, model_graph.dtypes.get(str(node.target), "float32"))
+        return torch.empty((BATCHES[at], *shape), dtype=dtype, device="meta")
     if node.op == "get_attr":
         return attribute_at(model_graph.module, str(node.target))
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta[VALUES][at])

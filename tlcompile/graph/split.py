@@ -65,7 +65,8 @@ def split_frozen(model_graph: ModelGraph) -> Split | None:
     frozen = [n for n in model_graph.vertices() if name_of(n) in model_graph.frozen]
     if not any(n.op not in ("placeholder", "get_attr") for n in frozen):
         return None
-    inside = _with_plumbing(graph, set(frozen))
+    inputs = {n for n in graph.nodes if n.op == "placeholder"}  # raw data crosses as it is
+    inside = _with_plumbing(graph, set(frozen) | inputs)
     dependent = _dependent(graph)
     crossing = [
         n for n in graph.nodes if n in inside and any(reader not in inside for reader in n.users)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, name_of
 from tlcompile.graph.reach import ancestors
-from tlcompile.graph.shapes import VALUES, show_shape
+from tlcompile.graph.shapes import VALUES, record_shapes, show_shape
 
 OCTAVES = {f"stage{octave - 1}": octave for octave in (2, 3, 4, 5)}
 
@@ -24,8 +25,34 @@ def find_stages(model_graph: ModelGraph) -> dict[str, fx.Node]:
     A candidate is a vertex after which exactly one tensor that depends on the input is alive. Its
     octave is log2(input side / map side). In each octave the candidate that ends the outermost
     module wins, the last one among equals. A model with fewer than two octaves (a vision
-    transformer) is cut at the quarters of its longest run of equal blocks.
+    transformer) is cut at the quarters of its longest run of equal blocks. All of this at the size
+    that the base was made for: a stage is the same vertex whatever the size of the images.
     """
+    with _at_native_size(model_graph):
+        return _stages(model_graph)
+
+
+@contextlib.contextmanager
+def _at_native_size(model_graph: ModelGraph) -> Iterator[None]:
+    """Let every vertex have the shape that it has at the base's own size, for a while."""
+    own = model_graph.sample_shapes
+    if own == model_graph.native_shapes:
+        yield
+        return
+    values = {node: node.meta.pop(VALUES, None) for node in model_graph.graph.nodes}
+    model_graph.sample_shapes = model_graph.native_shapes
+    try:
+        record_shapes(model_graph)
+        yield
+    finally:
+        model_graph.sample_shapes = own
+        for node, value in values.items():
+            node.meta.pop(VALUES, None)
+            if value is not None:
+                node.meta[VALUES] = value
+
+
+def _stages(model_graph: ModelGraph) -> dict[str, fx.Node]:
     side = next(iter(model_graph.sample_shapes.values()))[-1]
     best: dict[int, fx.Node] = {}
     smallest = side
@@ -72,13 +99,13 @@ def _is_tensor(node: fx.Node) -> bool:
 
 
 def _map_side(node: fx.Node) -> int | None:
-    """Return the side of a square map, channels first or last; None for anything else."""
+    """Return the side of a square map, of a clip too, channels first or last; else None."""
     shape = tuple(node.meta[VALUES][0].shape)
-    if len(shape) != 4:
+    if len(shape) not in (4, 5):
         return None
-    if shape[2] == shape[3]:
-        return int(shape[2])
-    return int(shape[1]) if shape[1] == shape[2] else None
+    if shape[-2] == shape[-1]:
+        return int(shape[-1])
+    return int(shape[-3]) if shape[-3] == shape[-2] else None
 
 
 def _depth(node: fx.Node) -> int:

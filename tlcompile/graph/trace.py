@@ -6,6 +6,7 @@ is silently wrong in the other mode, because `training` is baked into a function
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,9 @@ CALLER = "caller"  # node.meta key: qualified name of the module whose forward m
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
 @dataclass(frozen=True)
 class Trace:
     """A graph over a module's own tree.
@@ -28,11 +32,22 @@ class Trace:
         graph: The train-mode graph, equal to the eval-mode graph but for `extra_outputs`.
         eval_output: What eval mode returns, as a node of `graph`.
         extra_outputs: True where train mode returns more (auxiliary heads of googlenet, inception_v3).
+        untraced: Kinds of modules that are one vertex because their forward cannot be written as a
+            graph, with the reason.
     """
 
     graph: fx.Graph
     eval_output: fx.node.Argument
     extra_outputs: bool
+    untraced: dict[type[nn.Module], str]
+
+
+class _CannotTrace(Exception):  # noqa: N818, it is an answer, not an error
+    """The innermost module whose own forward cannot be traced; the root: nothing can be done."""
+
+    def __init__(self, kind: type[nn.Module], reason: str) -> None:
+        super().__init__(reason)
+        self.kind, self.reason = kind, reason
 
 
 class _Tracer(fx.Tracer):
@@ -54,6 +69,17 @@ class _Tracer(fx.Tracer):
         # A subclass of a torch.nn layer (LayerNorm2d) bakes sizes into a graph; a leaf can be resized.
         return _is_layer(m) and not isinstance(m, CONTAINERS)
 
+    def create_args_for_root(
+        self, root_fn: Any, is_module: bool, concrete_args: Any = None
+    ) -> tuple[Any, list[Any]]:
+        """Make an input of each argument without a default; the others keep theirs."""
+        del is_module, concrete_args
+        _, *parameters = inspect.signature(root_fn).parameters.values()
+        named = [p.name for p in parameters if p.kind in _POSITIONAL]
+        required = [p.name for p in parameters if p.default is p.empty and p.name in named]
+        proxies = [self.create_proxy("placeholder", n, (), {}) for n in required or named[:1]]
+        return root_fn, [self.root, *proxies]
+
     def call_module(
         self,
         m: nn.Module,
@@ -67,6 +93,12 @@ class _Tracer(fx.Tracer):
         self.callers.append(path)
         try:
             return super().call_module(m, forward, args, kwargs)
+        except _CannotTrace:
+            raise
+        except Exception as cause:  # a forward raises whatever its own code happens to say
+            if isinstance(m, CONTAINERS):
+                raise
+            raise _CannotTrace(type(m), _first_line(cause)) from cause
         finally:
             self.callers.pop()
 
@@ -91,26 +123,34 @@ def trace_module(root: nn.Module, name: str) -> Trace:
     Trace in train and in eval mode; where the two first differ, make the type of the deepest module
     common to the two callers a leaf, and trace again. If that module is the root, the model has
     outputs that exist in train mode only: the train graph is kept, with the eval output marked.
+    A type whose forward cannot be traced is made a leaf in the same way.
 
     Args:
         root: The module, on any device; its mode is restored, nothing else is touched.
         name: What to call it in an error.
 
     Raises:
-        NotTraceableError: Its forward depends on values of the data.
+        NotTraceableError: The root's own forward depends on values of the data.
     """
     mode = root.training
     leaves: frozenset[type[nn.Module]] = frozenset()
+    untraced: dict[type[nn.Module], str] = {}
     try:
         while True:
-            trained = _trace(root.train(), leaves, name)
-            evaluated = _trace(root.eval(), leaves, name)
+            try:
+                trained = _trace(root.train(), leaves, name)
+                evaluated = _trace(root.eval(), leaves, name)
+            except _CannotTrace as answer:
+                untraced[answer.kind] = answer.reason
+                leaves |= {answer.kind}
+                continue
             pair = _first_difference(trained, evaluated)
             if pair is None:
-                return Trace(trained, _output(trained).args[0], extra_outputs=False)
+                return Trace(trained, _output(trained).args[0], False, untraced)
             common = _common_caller(*(node.meta[CALLER] for node in pair))
             if common == "":
-                return _with_eval_output(trained, evaluated, name)
+                found = _eval_output(trained, evaluated, name)
+                return Trace(trained, found, True, untraced)
             leaves |= {type(root.get_submodule(common))}
     finally:
         root.train(mode)
@@ -122,11 +162,17 @@ def _trace(root: nn.Module, leaves: frozenset[type[nn.Module]], name: str) -> fx
         delattr(root, constant)  # left by the trace before; a new name each time would differ
     try:
         return _Tracer(leaves).trace(root)
-    except (fx.proxy.TraceError, TypeError, ValueError, RuntimeError, NotImplementedError) as cause:
-        raise NotTraceableError(model=name, reason=str(cause).splitlines()[0]) from cause
+    except _CannotTrace:
+        raise
+    except Exception as cause:  # a forward raises whatever its own code happens to say
+        raise NotTraceableError(model=name, reason=_first_line(cause)) from cause
     finally:
         for path, module in root.named_modules():
             module.training = modes[path]
+
+
+def _first_line(cause: Exception) -> str:
+    return (str(cause).splitlines() or [type(cause).__name__])[0]
 
 
 def _first_difference(left: fx.Graph, right: fx.Graph) -> tuple[fx.Node, fx.Node] | None:
@@ -155,8 +201,8 @@ def _output(graph: fx.Graph) -> fx.Node:
     return node
 
 
-def _with_eval_output(trained: fx.Graph, evaluated: fx.Graph, name: str) -> Trace:
-    """Keep the train graph, and find in it the value that eval mode returns.
+def _eval_output(trained: fx.Graph, evaluated: fx.Graph, name: str) -> fx.Node:
+    """Find the value that eval mode returns in the train graph.
 
     The value must be computed alike in both, from the inputs on: auxiliary heads may differ, a
     dropout whose `training` is written into the root's own forward may not.
@@ -167,7 +213,7 @@ def _with_eval_output(trained: fx.Graph, evaluated: fx.Graph, name: str) -> Trac
     if isinstance(returned, fx.Node):
         for node, identity in _identities(trained, known).items():
             if identity == identities[returned]:
-                return Trace(trained, node, extra_outputs=True)
+                return node
     raise NotTraceableError(
         model=name,
         reason="its own forward computes one thing in train mode and another in eval mode",

@@ -18,14 +18,19 @@ SUFFIX, SUFFIX_TRAIN = "suffix", "suffix_train"
 
 @dataclass(frozen=True)
 class TensorRow:
-    """One tensor of the compiled model.
+    """One tensor of the compiled model, or of its base.
 
     Attributes:
         name: In the state dict; the base's name, or `<added layer>.weight`.
         shape: Its sizes.
-        origin: kept, added or replaced.
-        state: frozen or trains; buffers of trainable layers move too.
+        origin: loaded (the base's own), random (the base's own, without weights), added, replaced
+            or resized.
+        state: frozen or trains (buffers of trainable layers move too); dropped: the base has it,
+            the model has not.
         kind: parameter or buffer.
+        init: By which initialiser it is new; else empty.
+        source: Whose values a loaded one has: the weights' name, a file, `given` by the caller.
+        was: Its sizes in the base, where they were others.
     """
 
     name: str
@@ -33,11 +38,14 @@ class TensorRow:
     origin: str
     state: str
     kind: str
+    init: str = ""
+    source: str = ""
+    was: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)
 class VertexRow:
-    """One vertex of the compiled model, in the order of computation.
+    """One vertex of the compiled model, or of its base, in the order of computation.
 
     Attributes:
         name: Its qualified name.
@@ -45,8 +53,12 @@ class VertexRow:
         shape: What it computes; N is the batch.
         reads: The vertices that it reads.
         num_parameters: Of its own.
-        origin: kept, added or replaced.
+        origin: kept, added, replaced or resized; of a removed vertex the reason.
         frozen: Whether it learns nothing.
+        was: The shape before the edits, where it was another; else empty.
+        init: By which initialiser its weights are new; else empty.
+        flops: Of one image, forward; 0 for a removed vertex.
+        num_bytes: Of what it computes for one image.
     """
 
     name: str
@@ -56,6 +68,10 @@ class VertexRow:
     num_parameters: int
     origin: str
     frozen: bool
+    was: str = ""
+    init: str = ""
+    flops: int = 0
+    num_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,17 +82,30 @@ class Summary:
         model: The base's name.
         vertices: In the order of computation.
         outputs: Vertices that are returned.
-        dropped: Vertices that were taken away, with the reason.
+        removed: Vertices of the base that were taken away, as they were; `origin` is the reason.
         notes: Sentences for the plan.
         sample_shapes: Shape of one sample of each input, without the batch.
+        source: Whose values the kept tensors have: the weights' name, a file, `given`, `none`.
+        inits: By which initialiser a new tensor gets its values, by name.
+        old_shapes: Sizes in the base of the tensors that changed them, by name.
+        dropped_tensors: Tensors of the base that the model has not.
     """
 
     model: str
     vertices: tuple[VertexRow, ...]
     outputs: tuple[str, ...]
-    dropped: dict[str, str]
+    removed: tuple[VertexRow, ...]
     notes: tuple[str, ...]
     sample_shapes: dict[str, tuple[int, ...]]
+    source: str = ""
+    inits: dict[str, str] = field(default_factory=dict)
+    old_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    dropped_tensors: tuple[TensorRow, ...] = ()
+
+    @property
+    def dropped(self) -> dict[str, str]:
+        """Return the reason for each vertex that was taken away."""
+        return {row.name: row.origin for row in self.removed}
 
 
 @dataclass(frozen=True)
@@ -202,15 +231,28 @@ class CompiledModel(nn.Module):
         return ((name, p) for name, p in self.named_parameters() if name not in self.frozen.tensors)
 
     def tensors(self) -> list[TensorRow]:
-        """Return every tensor with its origin and state, in the order of the state dict."""
+        """Return every tensor with its origin and state, in the order of the state dict.
+
+        Tensors of the base that the model has not come last.
+        """
         parameters = dict(self.named_parameters(remove_duplicate=False))
-        return [
-            TensorRow(
-                name,
-                tuple(tensor.shape),
-                self.origins.get(name, "kept"),
-                "frozen" if name in self.frozen.tensors else "trains",
-                "parameter" if name in parameters else "buffer",
-            )
+        rows = [
+            self._tensor_row(name, tuple(tensor.shape), name in parameters)
             for name, tensor in self.state_dict().items()
         ]
+        return [*rows, *self.summary.dropped_tensors]
+
+    def _tensor_row(self, name: str, shape: tuple[int, ...], is_parameter: bool) -> TensorRow:
+        source = self.summary.source
+        own = "random" if source == "none" else "loaded"
+        origin = self.origins.get(name, own)
+        return TensorRow(
+            name,
+            shape,
+            origin,
+            "frozen" if name in self.frozen.tensors else "trains",
+            "parameter" if is_parameter else "buffer",
+            self.summary.inits.get(name, ""),
+            source if origin == "loaded" else "",
+            self.summary.old_shapes.get(name),
+        )

@@ -34,8 +34,10 @@ class DropDeadVertices(Pass):
         alive = ancestors([model_graph.output()])
         self._refuse_dangling(alive)
         for node in reversed(list(model_graph.graph.nodes)):
-            if node in alive or node.op in ("output", "placeholder"):
+            if node in alive or node.op == "output":
                 continue
+            if node.op == "placeholder" and FRESH not in node.meta:
+                continue  # the model is called as the base is
             if is_assertion(node) and ancestors([node]) - {node} <= alive:
                 continue
             if FRESH in node.meta:
@@ -60,6 +62,13 @@ class DropDeadVertices(Pass):
 
     def _without_effect(self, node: fx.Node) -> NoEffectError:
         added = node.meta[FRESH] == "added"
+        if node.op == "placeholder":
+            return NoEffectError(
+                line=f"inputs: {name_of(node)}",
+                because=f"no vertex on the way to an output reads '{name_of(node)}'",
+                instead=f"name it under the inputs of an added layer, or drop {name_of(node)}",
+                key=node.meta[EDITED],
+            )
         return NoEffectError(
             line=f"add: {name_of(node)}" if added else "head: auto",
             because=f"no output reads '{name_of(node)}'",

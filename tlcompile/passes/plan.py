@@ -1,6 +1,7 @@
 """From a recipe to passes, in one fixed order whatever the order in the file.
 
-freeze marks (names of the base) -> remove -> add (inputs first) -> head -> outputs -> dead -> check.
+freeze marks (names of the base) -> inputs -> remove -> add (what is read first) -> head -> outputs ->
+dead -> check.
 Reading this file and compiler.py is understanding the compiler.
 """
 
@@ -11,6 +12,7 @@ from collections.abc import Collection
 from tlcompile.errors.base import raise_problems
 from tlcompile.errors.edits import ClassesUnknownError, CycleError
 from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.passes.add_input import AddInput
 from tlcompile.passes.add_layer import AddLayer
 from tlcompile.passes.base import Pass
 from tlcompile.passes.check_frozen import CheckFrozen
@@ -47,6 +49,11 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
         for i, v in enumerate(recipe.freeze.only)
     ]
     edits: list[Pass] = [
+        AddInput(vertex=name, shape=i.shape, dtype=i.dtype, key=("inputs", name))
+        for name, i in recipe.inputs.items()
+        if name not in base.sample_shapes
+    ]
+    edits += [
         RemoveVertex(vertex=vertex, how=how, key=("remove", vertex))
         for vertex, how in recipe.remove.items()
     ]

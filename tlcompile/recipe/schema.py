@@ -88,6 +88,17 @@ class Resize(Section):
     overlap: bool = Field(False, description="Keep the weights that both widths have.")
 
 
+class Input(Section):
+    """An input of the model beside the image, or of your own module."""
+
+    shape: Annotated[tuple[Positive, ...], Strict(False)] = Field(
+        description="Of one sample, without the batch."
+    )
+    dtype: Literal["float32", "int64", "bool"] = Field(
+        "float32", description="In torch's words; an embedding reads int64."
+    )
+
+
 class Run(Section):
     """What the machine decides; no part of the recipe's identity."""
 
@@ -116,6 +127,11 @@ class Recipe(Section):
     resize: dict[Name, Resize] = Field({}, description="Not yet: layers to make wider or narrower.")
     add: dict[Name, AnyLayer] = Field(
         {}, description="New layers, by name; `feeds` puts one in front of readers of its input."
+    )
+    inputs: dict[Name, Input] = Field(
+        {},
+        description="Further inputs, read by added layers, as arguments behind the image; or the "
+        "shapes of the inputs of your own module.",
     )
     outputs: Names | None = Field(
         None, description="What the model returns; default: the base's own."

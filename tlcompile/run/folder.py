@@ -6,16 +6,19 @@ import csv
 import hashlib
 import io
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from tlcompile.durable.files import append_line, make_folder, write_file
+from tlcompile.model.compiled import TensorRow
 from tlcompile.recipe.scalars import to_yaml
 from tlcompile.recipe.schema import Recipe
 from tlcompile.training.loop import EpochRow
 
 METRICS = "metrics.csv"
 RECORD = "record.json"
+TENSORS = "tensors.csv"
 COLUMNS = (
     "epoch", "phase", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "seconds",
 )  # fmt: skip
@@ -81,6 +84,23 @@ def add_row(folder: Path, row: EpochRow) -> None:
     trained = (f"{train.loss:.6f}", f"{train.accuracy:.6f}")
     cells = (row.epoch, row.phase, *trained, *judged, f"{row.lr:.6g}", f"{row.seconds:.3f}")
     append_line(folder / METRICS, _line(cells).rstrip("\n"))
+
+
+def write_tensors(folder: Path, rows: Iterable[TensorRow]) -> None:
+    """Write tensors.csv: each tensor, where it is from, and whether it moves."""
+    columns = ("tensor", "kind", "shape", "was", "origin", "source", "init", "state")
+    lines = [_line(columns)]
+    for row in rows:
+        sizes = (show_sizes(row.shape), show_sizes(row.was))
+        lines.append(
+            _line((row.name, row.kind, *sizes, row.origin, row.source, row.init, row.state))
+        )
+    write_file(folder / TENSORS, "".join(lines).encode())
+
+
+def show_sizes(shape: tuple[int, ...] | None) -> str:
+    """Word the sizes of a tensor: '512x256x3x3'; one number is '1'."""
+    return "" if shape is None else "x".join(map(str, shape)) or "1"
 
 
 def write_record(folder: Path, record: dict[str, Any]) -> None:

@@ -1,16 +1,41 @@
-"""What would happen, as tables: vertices, weights, what trains. Needs neither weights nor data."""
+"""What would happen, as data: vertices, weights, rates, costs. Needs neither weights nor data."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from tlcompile.model.compiled import CompiledModel, VertexRow
+from tlcompile.graph.split import Boundary
+from tlcompile.model.compiled import CompiledModel, TensorRow, VertexRow
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.say import table_lines
+from tlcompile.run.costs import Costs, costs_of
 from tlcompile.training.schedule import DEFAULT_LR_NEW, DEFAULT_LR_TUNED
 
-COLUMNS = ("vertex", "what", "shape", "parameters", "state")
+
+@dataclass(frozen=True)
+class RateRow:
+    """What trains at one rate: one group of parameters in one phase.
+
+    Attributes:
+        phase: As in metrics.csv.
+        trains: The outermost modules that its parameters belong to.
+        tensors: How many.
+        parameters: Numbers in them.
+        optimizer: Its name.
+        lr: At the start.
+        schedule: Its name.
+        epochs: At most.
+    """
+
+    phase: str
+    trains: tuple[str, ...]
+    tensors: int
+    parameters: int
+    optimizer: str
+    lr: float
+    schedule: str
+    epochs: int
 
 
 @dataclass(frozen=True)
@@ -18,46 +43,91 @@ class Plan:
     """The plan of a recipe.
 
     Attributes:
-        rows: One for each vertex or folded run of kept vertices.
-        dropped: Vertices that are taken away, with the reason.
+        name: The recipe's.
+        model: The base's.
+        rows: One for each vertex, in the order of computation.
+        removed: Vertices of the base that are taken away; `origin` is the reason.
+        outputs: Vertices that are returned.
+        tensors: One row each, with those of the base that are dropped.
         trainable: Parameters that learn.
         frozen: Parameters that do not.
-        boundary: (vertex, shape, bytes of one image).
+        rates: What trains at which rate.
+        boundary: What crosses from the frozen to the trainable part.
+        rows_of_features: Images whose features are kept, views counted; None: not known.
+        costs: FLOPs and memory.
         notes: Sentences.
     """
 
+    name: str
+    model: str
     rows: tuple[VertexRow, ...]
-    dropped: dict[str, str]
+    removed: tuple[VertexRow, ...]
+    outputs: tuple[str, ...]
+    tensors: tuple[TensorRow, ...]
     trainable: int
     frozen: int
-    lr: float
-    boundary: tuple[tuple[str, tuple[int, ...], int], ...]
+    rates: tuple[RateRow, ...]
+    boundary: tuple[Boundary, ...]
+    rows_of_features: int | None
+    costs: Costs
     notes: tuple[str, ...]
 
+    @property
+    def feature_bytes(self) -> int:
+        """Return the bytes of features of one image."""
+        return sum(boundary.num_bytes for boundary in self.boundary)
+
     def as_json(self) -> dict[str, Any]:
-        """Return the plan as plain data."""
+        """Return the plan as plain data; docs/json.md has the keys."""
+        kept = self.rows_of_features
         return {
-            "vertices": [vars(row) for row in self.rows],
-            "dropped": self.dropped,
+            "name": self.name,
+            "model": self.model,
+            "vertices": [asdict(row) for row in self.rows],
+            "removed": [asdict(row) for row in self.removed],
+            "outputs": list(self.outputs),
+            "tensors": [asdict(row) for row in self.tensors],
             "parameters": {"trainable": self.trainable, "frozen": self.frozen},
-            "lr": self.lr,
-            "boundary": [{"vertex": v, "shape": list(s), "bytes": b} for v, s, b in self.boundary],
+            "rates": [asdict(rate) for rate in self.rates],
+            "boundary": [
+                {"vertex": b.vertex, "shape": list(b.shape), "bytes": b.num_bytes}
+                for b in self.boundary
+            ],
+            "features": {
+                "bytes_an_image": self.feature_bytes,
+                "images": kept,
+                "bytes": None if kept is None else kept * self.feature_bytes,
+            },
+            "costs": {**asdict(self.costs), "memory": self.costs.memory},
             "notes": list(self.notes),
         }
 
 
-def make_plan(recipe: Recipe, model: CompiledModel) -> Plan:
-    """Derive the plan from a compiled model, which may live on meta."""
-    frozen = sum(p.numel() for n, p in model.named_parameters() if n in model.frozen.tensors)
-    trainable = sum(p.numel() for _, p in model.trainable())
+def make_plan(recipe: Recipe, model: CompiledModel, images: Mapping[str, int] | None = None) -> Plan:
+    """Derive the plan from a compiled model, which may live on meta.
+
+    Args:
+        recipe: What the user asked for.
+        model: The recipe, compiled.
+        images: How many there are in train, val and test, where that is known.
+    """
+    parameters = dict(model.named_parameters())
+    trainable = dict(model.trainable())
+    summary = model.summary
     return Plan(
-        rows=model.summary.vertices,
-        dropped=model.summary.dropped,
-        trainable=trainable,
-        frozen=frozen,
-        lr=base_rate(recipe, model),
-        boundary=tuple((b.vertex, b.shape, b.num_bytes) for b in model.boundary),
-        notes=(*model.summary.notes, *_notes(recipe)),
+        name=recipe.name,
+        model=summary.model,
+        rows=summary.vertices,
+        removed=summary.removed,
+        outputs=summary.outputs,
+        tensors=tuple(model.tensors()),
+        trainable=sum(p.numel() for p in trainable.values()),
+        frozen=sum(p.numel() for n, p in parameters.items() if n not in trainable),
+        rates=_rates(recipe, model) if trainable else (),
+        boundary=model.boundary,
+        rows_of_features=_rows_of_features(recipe, images),
+        costs=costs_of(recipe, model),
+        notes=(*summary.notes, *_notes(recipe)),
     )
 
 
@@ -69,65 +139,33 @@ def base_rate(recipe: Recipe, model: CompiledModel) -> float:
     return DEFAULT_LR_NEW if only_new else DEFAULT_LR_TUNED
 
 
+def _rates(recipe: Recipe, model: CompiledModel) -> tuple[RateRow, ...]:
+    tune = recipe.fine_tune
+    named = dict(model.trainable())
+    return (
+        RateRow(
+            phase="main",
+            trains=tuple(dict.fromkeys(name.split(".")[0] for name in named)),
+            tensors=len(named),
+            parameters=sum(p.numel() for p in named.values()),
+            optimizer=tune.optimizer.name,
+            lr=base_rate(recipe, model),
+            schedule=tune.schedule.name,
+            epochs=tune.epochs,
+        ),
+    )
+
+
+def _rows_of_features(recipe: Recipe, images: Mapping[str, int] | None) -> int | None:
+    """Return how many rows a run keeps: training images in each view, validation images once."""
+    if images is None:
+        return None
+    views = (recipe.features.views or 1) if recipe.data.augment.train else 1
+    return images.get("train", 0) * views + images.get("val", 0)
+
+
 def _notes(recipe: Recipe) -> list[str]:
     schedule, epochs = recipe.fine_tune.schedule, recipe.fine_tune.epochs
     if schedule.name == "step" and schedule.every >= epochs:
         return [f"step at epoch {schedule.every}: not reached in {epochs}"]
     return []
-
-
-def folded(plan: Plan) -> list[tuple[str, str, str, str, str]]:
-    """Return table rows; runs of kept vertices in one state are folded by their outermost module.
-
-    Each row is (vertex, what, shape, parameters, state).
-    """
-    rows: list[tuple[str, str, str, str, str]] = []
-    run: list[VertexRow] = []
-    for row in (*plan.rows, None):
-        if run and (row is None or _group(row) != _group(run[-1])):
-            rows.append(_folded(run))
-            run = []
-        if row is not None:
-            run.append(row)
-    return rows
-
-
-def _group(row: VertexRow) -> tuple[str, str, bool]:
-    outer = row.name.split(".")[0] if row.origin == "kept" else row.name
-    return outer, row.origin, row.frozen
-
-
-def _folded(run: list[VertexRow]) -> tuple[str, str, str, str, str]:
-    last = run[-1]
-    name = last.name if len(run) == 1 else last.name.split(".")[0]
-    kind = last.kind if len(run) == 1 else f"{len(run)} vertices"
-    numel = sum(row.num_parameters for row in run)
-    frozen = "frozen" if last.frozen else "trains" if numel else ""
-    state = last.origin if not frozen else f"{last.origin}, {frozen}"
-    return name, kind, last.shape, f"{numel:,}", state
-
-
-def plan_text(recipe: Recipe, plan: Plan) -> str:
-    """Return the plan as plain text, for plan.txt and pipes."""
-    return "\n".join([*table_lines(COLUMNS, folded(plan)), "", *summary_lines(recipe, plan)])
-
-
-def summary_lines(recipe: Recipe, plan: Plan) -> list[str]:
-    """Return what stands under the table."""
-    lines = []
-    if plan.dropped:
-        names = list(plan.dropped)
-        shown = ", ".join(names[:8]) + (f", ... ({len(names)} in all)" if len(names) > 8 else "")
-        lines.append(f"dropped     {shown}")
-    lines.append(f"trains      {plan.trainable:,} parameters; {plan.frozen:,} are frozen")
-    tune = recipe.fine_tune
-    rate = f"{tune.optimizer.name}, lr {plan.lr:g}, {tune.schedule.name}, {tune.epochs} epochs"
-    lines.append(f"fine_tune   {rate} of batches of {tune.batch_size}")
-    if plan.boundary:
-        crossing = ", ".join(f"{v} {s}" for v, s, _ in plan.boundary)
-        total = sum(b for _, _, b in plan.boundary)
-        lines.append(f"features    {crossing}: {total:,} bytes an image")
-    else:
-        lines.append("features    nothing is frozen: the whole model runs in every step")
-    lines += [f"note        {note}" for note in plan.notes]
-    return lines

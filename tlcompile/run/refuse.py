@@ -38,6 +38,12 @@ def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
     if not any(True for _ in model.trainable()):
         frozen = sum(p.numel() for p in model.parameters())
         yield NothingTrainsError(frozen=frozen, key=("freeze", "upto"))
+    if len(model.summary.sample_shapes) > 1:
+        yield NotYetError(
+            what="training a model with more than one input",
+            instead="take the model from compile_recipe, and train it in your own loop",
+            key=("inputs",),
+        )
     augment, features = recipe.data.augment.train, recipe.features
     if augment and model.boundary and features.cache != "off" and features.views is None:
         names = tuple(b.vertex for b in model.boundary)

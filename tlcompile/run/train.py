@@ -29,7 +29,7 @@ from tlcompile.features.sources import (
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
-from tlcompile.run.folder import add_row, begin, resolved, write_record
+from tlcompile.run.folder import add_row, begin, resolved, write_record, write_tensors
 from tlcompile.run.plan import base_rate, make_plan, plan_text
 from tlcompile.run.record import environment
 from tlcompile.run.refuse import refuse_untrainable
@@ -96,6 +96,7 @@ def train_recipe(
     plan = plan_text(recipe, make_plan(recipe, model))
     show(plan)
     begin(folder, recipe, plan)
+    write_tensors(folder, model.tensors())
     sources = _Sources(recipe, opened, model, device, say)
     train, val = sources.open(splits)
     proof = FreezeProof.take(model)

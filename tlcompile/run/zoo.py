@@ -7,13 +7,12 @@ import fnmatch
 import json
 
 from tlcompile.errors.weights import UnknownModelError
-from tlcompile.graph.flops import flops_of
 from tlcompile.graph.head import find_head
-from tlcompile.graph.model_graph import graph_of
+from tlcompile.graph.model_graph import graph_of_base
 from tlcompile.graph.names import name_of
 from tlcompile.graph.shapes import record_shapes
 from tlcompile.graph.stages import find_stages
-from tlcompile.model.build import summarise
+from tlcompile.model.summary import counted
 from tlcompile.recipe.schema import Base, Recipe
 from tlcompile.run.say import say, table
 from tlcompile.zoo.open import all_model_names, open_base
@@ -29,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print names, or one model's vertices."""
-    names = all_model_names()
+    names = all_model_names(like=options.model or "")
     if options.model is None or any(c in options.model for c in "*?["):
         found = fnmatch.filter(names, options.model or "*")
         if not found:
@@ -52,22 +51,21 @@ def vertex_rows(model: str) -> list[tuple[str, str, str, int, float, int, str]]:
     """Return a row for each vertex of a base model, from shapes alone."""
     recipe = Recipe(base=Base(model=model))
     opened = open_base(recipe, load=False)
-    model_graph = graph_of(opened.module, model, {"x": opened.sample_shape})
+    model_graph = graph_of_base(opened)
     record_shapes(model_graph)
     stages = {name_of(node): stage for stage, node in find_stages(model_graph).items()}
     head = find_head(model_graph)
     if head is not None:
         stages |= {name_of(node): "head" for node in head.vertices}
-    flops = flops_of(model_graph)
     return [
         (
             row.name,
             row.kind,
             row.shape,
             row.num_parameters,
-            flops[row.name][0] / 1e6,
-            flops[row.name][1],
+            row.flops / 1e6,
+            row.num_bytes,
             stages.get(row.name, ""),
         )
-        for row in summarise(model_graph).vertices
+        for row in counted(model_graph)
     ]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
 from tlcompile.errors.weights import WrongDtypeError
+from tlcompile.recipe.schema import Input
 from tlcompile.zoo.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; torchvision's references
@@ -21,12 +22,15 @@ class BaseModel:
     Attributes:
         name: In the zoo, or the class of a user's own module.
         module: With real tensors; they are garbage where `loaded` is false.
-        sample_shape: Of one image, (channels, height, width).
+        sample_shape: Of one image, (channels, height, width); of a clip, (channels, frames, height,
+            width).
         preprocessing: From an image to that shape.
         weights: What was loaded: a name, a path, or "none".
         loaded: Whether the tensors are the weights' own.
         licence: One line, where the source states one.
-        num_classes: Width of its own classifier; None where unknown.
+        categories: Names of its own classes, where they are known.
+        inputs: Inputs of a user's module beside the image, by name.
+        native_shape: The sample shape that the weights were made for; None: `sample_shape`.
     """
 
     name: str
@@ -37,14 +41,25 @@ class BaseModel:
     loaded: bool
     licence: str
     categories: tuple[str, ...] = ()
+    native_shape: tuple[int, ...] | None = None
+    inputs: dict[str, Input] = field(default_factory=dict)
 
 
-def base_from_module(module: nn.Module, size: int | None, channels: int = 3) -> BaseModel:
-    """Wrap a user's own module; images are square, ImageNet's statistics normalise them."""
+def base_from_module(
+    module: nn.Module, size: int | None, inputs: dict[str, Input] | None = None
+) -> BaseModel:
+    """Wrap a user's own module; images are square, ImageNet's statistics normalise them.
+
+    Args:
+        module: It gives its tensors away.
+        size: Image side, pixels; None: 224.
+        inputs: The shapes of its inputs by name; the one that is missing is a colour image.
+    """
     odd = {p.dtype for p in module.parameters() if p.is_floating_point()} - {torch.float32}
     if odd:
         raise WrongDtypeError(model=type(module).__name__, found=", ".join(sorted(map(str, odd))))
     side = size or 224
-    preprocessing = Preprocessing(side, side, IMAGENET_MEAN, IMAGENET_STD, "bilinear", channels)
-    name = type(module).__name__
-    return BaseModel(name, module, (channels, side, side), preprocessing, "given", True, "yours")
+    preprocessing = Preprocessing(side, side, IMAGENET_MEAN, IMAGENET_STD, "bilinear", 3)
+    name, shape = type(module).__name__, (3, side, side)
+    further = inputs or {}
+    return BaseModel(name, module, shape, preprocessing, "given", True, "yours", inputs=further)

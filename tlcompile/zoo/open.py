@@ -11,12 +11,16 @@ from tlcompile.errors.weights import RandomFrozenError, UnknownModelError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.zoo import bundled
 from tlcompile.zoo.base import BaseModel
+from tlcompile.zoo.timm import PREFIX, open_timm, timm_names
 from tlcompile.zoo.torchvision import model_names, open_torchvision
 
 
-def all_model_names() -> list[str]:
-    """Return every name that `base.model` takes."""
-    return [bundled.NAME, *model_names()]
+def all_model_names(like: str = "") -> list[str]:
+    """Return every name that `base.model` takes; timm's where `like` begins with `timm/`.
+
+    timm's 1,400 names take seconds to collect, and would hide the others.
+    """
+    return timm_names() if like.startswith(PREFIX) else [bundled.NAME, *model_names()]
 
 
 def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
@@ -38,7 +42,7 @@ def open_base(recipe: Recipe, *, load: bool) -> BaseModel:
         if base.run is not None:
             instead = "name base.model and base.weights"
             raise NotYetError(what="base.run", instead=instead, key=("base", "run"))
-        if name not in all_model_names():
+        if not name.startswith(PREFIX) and name not in all_model_names():
             raise UnknownModelError(
                 name=name, models=tuple(all_model_names()), key=("base", "model")
             )
@@ -63,4 +67,6 @@ def _open(name: str, weights: str, size: int | None, seed: int, load: bool) -> B
         return bundled.open_bundled(weights, seed, load=load)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
+        if name.startswith(PREFIX):
+            return open_timm(name, weights, size, load=load)
         return open_torchvision(name, weights, size, load=load)

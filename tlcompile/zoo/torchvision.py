@@ -22,10 +22,17 @@ from tlcompile.zoo.preprocessing import Preprocessing, from_weights
 LICENCE = "torchvision: BSD-3-Clause code; weights under the terms of their data set"
 
 
+# Frames of one clip: the clip_len that the documentation of the weights states; the rest take 16.
+CLIP_FRAMES = {"s3d": 128, "swin3d_b": 32, "swin3d_s": 32, "swin3d_t": 32}
+DEFAULT_FRAMES = 16
+
+SEGMENTATION = tuple(list_models(torchvision.models.segmentation))
+VIDEO = tuple(list_models(torchvision.models.video))
+
+
 def model_names() -> list[str]:
-    """Return the classification and segmentation models."""
-    segmentation = list_models(torchvision.models.segmentation)
-    return [*list_models(torchvision.models), *segmentation]
+    """Return the models for classification, segmentation and video."""
+    return [*list_models(torchvision.models), *SEGMENTATION, *VIDEO]
 
 
 def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -> BaseModel:
@@ -59,11 +66,11 @@ def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -
     else:
         module = _download(name, entry)
     preprocessing = _preprocessing(entry, size)
-    side = preprocessing.size or 224
     return BaseModel(
         name=name,
         module=module,
-        sample_shape=(3, side, side),
+        sample_shape=_sample_shape(name, preprocessing),
+        native_shape=_sample_shape(name, from_weights(entry)),
         preprocessing=preprocessing,
         weights=weights if weights == "none" or is_file(weights) else str(entry),
         loaded=load and weights != "none",
@@ -82,9 +89,15 @@ def _entry(name: str, weights: str) -> Any:
     return known[weights]
 
 
+def _sample_shape(name: str, preprocessing: Preprocessing) -> tuple[int, ...]:
+    side = preprocessing.size or 224
+    frames = (CLIP_FRAMES.get(name, DEFAULT_FRAMES),) if name in VIDEO else ()
+    return (3, *frames, side, side)
+
+
 def _without_weights(name: str, load: bool) -> nn.Module:
     kwargs: dict[str, Any] = {"weights": None}
-    if name in list_models(torchvision.models.segmentation):
+    if name in SEGMENTATION:
         kwargs["weights_backbone"] = None  # else a backbone is downloaded all the same
     if name in ("googlenet", "inception_v3"):
         kwargs["init_weights"] = load

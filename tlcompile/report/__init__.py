@@ -1,0 +1,1 @@
+"""Pages and drawings of what was compiled. run/ calls it; it knows neither recipes nor files."""

@@ -1,0 +1,120 @@
+"""What a recipe costs before it runs: FLOPs, memory, bytes of features. Estimates, by a formula."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tlcompile.model.compiled import CompiledModel, VertexRow
+from tlcompile.recipe.schema import Recipe
+
+FLOAT = 4  # bytes; gradients and optimizers' state are fp32
+
+# Tensors as large as the parameter that torch.optim keeps for each.
+_STATE = {"sgd": 0, "adam": 2, "adamw": 2, "rmsprop": 1}
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one image, and one batch, costs.
+
+    memory = weights + gradients + state + max(activations, prefix), where
+    weights: parameters and buffers of the whole model;
+    gradients: one number for each parameter that trains;
+    state: what the optimizer keeps for it (adam and adamw two numbers, sgd with momentum one);
+    activations: what every vertex of the trainable part computes, times the batch size: all is
+    kept for the backward pass;
+    prefix: the most that is alive at once in the frozen part, times features.batch_size.
+    torch's own memory, its convolutions' workspace and the images come on top.
+
+    Units:
+        FLOPs of one image, two for a multiplication with its addition; bytes.
+
+    Attributes:
+        prefix_flops: Of the frozen part.
+        suffix_flops: Of the trainable part, forward.
+        step_flops: Of the trainable part in a training step: forward and backward.
+        weights: Bytes.
+        gradients: Bytes.
+        state: Bytes.
+        activations: Bytes of one batch.
+        prefix: Bytes of one chunk.
+    """
+
+    prefix_flops: int
+    suffix_flops: int
+    step_flops: int
+    weights: int
+    gradients: int
+    state: int
+    activations: int
+    prefix: int
+
+    @property
+    def memory(self) -> int:
+        """Return the estimate in all, in bytes."""
+        return self.weights + self.gradients + self.state + max(self.activations, self.prefix)
+
+
+def costs_of(recipe: Recipe, model: CompiledModel) -> Costs:
+    """Estimate from a compiled model, which may live on meta."""
+    rows = model.summary.vertices
+    inside = _read_by((boundary.vertex for boundary in model.boundary), rows)
+    prefix = [row for row in rows if row.name in inside]
+    suffix = [row for row in rows if row.name not in inside]
+    trainable = sum(p.numel() for _, p in model.trainable())
+    return Costs(
+        prefix_flops=sum(row.flops for row in prefix),
+        suffix_flops=sum(row.flops for row in suffix),
+        step_flops=_step_flops(suffix),
+        weights=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
+        gradients=trainable * FLOAT,
+        state=trainable * FLOAT * _numbers_a_parameter(recipe.fine_tune.optimizer),
+        activations=sum(row.num_bytes for row in suffix) * recipe.fine_tune.batch_size,
+        prefix=_peak(prefix) * recipe.features.batch_size,
+    )
+
+
+def _numbers_a_parameter(optimizer: Any) -> int:
+    return _STATE[optimizer.name] + bool(getattr(optimizer, "momentum", 0))
+
+
+def _read_by(ends: Iterable[str], rows: Sequence[VertexRow]) -> set[str]:
+    """Return the names of these vertices and of all that they read."""
+    by_name = {row.name: row for row in rows}
+    found: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += by_name[name].reads
+    return found
+
+
+def _step_flops(suffix: Sequence[VertexRow]) -> int:
+    """Count forward and backward: the work again for each weight and each input with a gradient."""
+    with_gradient: set[str] = set()
+    total = 0
+    for row in suffix:
+        inputs = sum(name in with_gradient for name in row.reads)
+        learns = row.num_parameters > 0 and not row.frozen
+        if inputs or learns:
+            with_gradient.add(row.name)
+        total += row.flops * (1 + inputs + learns)
+    return total
+
+
+def _peak(rows: Sequence[VertexRow]) -> int:
+    """Return the most bytes that are alive at once where each is freed behind its last reader."""
+    last = {name: index for index, row in enumerate(rows) for name in row.reads}
+    alive: dict[str, int] = {}
+    most = 0
+    for index, row in enumerate(rows):
+        alive[row.name] = row.num_bytes
+        most = max(most, sum(alive.values()))
+        for name in (row.name, *row.reads):
+            if last.get(name, len(rows)) <= index:
+                alive.pop(name, None)
+    return most
