@@ -21,8 +21,10 @@ LAUNCHER = "hydra_plugins/tlcompile_launcher.py"
 NO_PASS = {
     "__init__",
     "base",
+    "defaults",
     "lookup",
     "misfits",
+    "order",
     "pipeline",
     "plan",
 }  # of passes/; every other file holds one pass

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file, save
 from tiny import TinyNet, make_pictures, make_recipe
 
-import tlcompile.bundle
-from tlcompile.bundle import FILES, load_bundle, save_bundle
+import tlcompile.model.saved
+from tlcompile.bundle import load_bundle, save_bundle
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
+from tlcompile.recipe.finished import FILES
 from tlcompile.run.evaluate import _labelled as labelled
 from tlcompile.run.evaluate import judge
 from tlcompile.run.train import RunResult, train_recipe
@@ -166,4 +167,4 @@ def test_it_loads_without_the_weights_of_its_base(tmp_path: Path) -> None:
 
 
 def test_tolerance_is_between_bits_and_another_model() -> None:
-    assert 1e-5 < tlcompile.bundle.GOLDEN_TOLERANCE < 1e-2
+    assert 1e-5 < tlcompile.model.saved.GOLDEN_TOLERANCE < 1e-2

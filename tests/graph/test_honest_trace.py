@@ -32,6 +32,46 @@ class TrainingInRoot(Small):
         return F.dropout(x, training=self.training)
 
 
+class ModeInRoot(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return x * 2 if self.training else x
+
+
+class ValueInRoot(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return x * 2 if x.sum() > 0 else x
+
+
+class SizeInRoot(Small):
+    def change(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[-1] == 4 and not x.shape[1] > 3 else x
+
+
+class Optional(Small):
+    def forward(self, x: Tensor, scale: float = 2.0, mask: Tensor | None = None) -> Tensor:
+        return super().forward(x * scale if mask is None else x * mask)
+
+
+class Positive(nn.Module):
+    """Looks at the values of its data."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) if bool((x > 0).any()) else x
+
+
+class ValueBelow(Small):
+    def __init__(self) -> None:
+        super().__init__()
+        self.steps = nn.Sequential(nn.Linear(4, 4), Positive())
+
+    def change(self, x: Tensor) -> Tensor:
+        return self.steps(x)
+
+
 class AlwaysRandom(Small):
     def change(self, x: Tensor) -> Tensor:
         return F.dropout(x)
@@ -68,7 +108,8 @@ def recipe(freeze: str, head: str) -> Recipe:
 @pytest.mark.parametrize(
     ("module", "freeze", "slug"),
     [
-        (TrainingInRoot(), "none", "not-traceable"),
+        (ModeInRoot(), "none", "not-traceable"),
+        (ValueInRoot(), "none", "not-traceable"),
         (AlwaysRandom(), "head", "random-vertex"),
         (Noisy(), "head", "random-vertex"),
         (WritesThroughView(), "none", "not-traceable"),
@@ -104,3 +145,46 @@ def test_randomness_outside_of_the_frozen_part_is_the_users_own() -> None:
     one = model(x)
     torch.manual_seed(0)
     assert torch.equal(one, model(x))
+
+
+def same(module: Small, sections: dict[str, object]) -> None:
+    """Compare the module itself with its compiled copy, in both modes, under one seed."""
+    x = torch.randn(3, 3, 4, 4)
+    wanted = Recipe.model_validate({"base": {"model": "own", "size": 4}, **sections})
+    model = compile_recipe(wanted, base=module)
+    for mode in (True, False):
+        torch.manual_seed(0)
+        theirs = module.train(mode)(x)
+        torch.manual_seed(0)
+        assert torch.equal(model.train(mode)(x), theirs)
+
+
+KEEP: dict[str, object] = {"head": "keep", "freeze": {"upto": ["none"]}}
+
+
+def test_a_function_that_the_root_tells_its_mode_follows_the_mode() -> None:
+    module = TrainingInRoot()
+    same(module, KEEP)
+    x = torch.randn(8, 3, 4, 4)
+    model = compile_recipe(recipe("none", "keep"), base=module)
+    assert not torch.equal(model.train()(x), model.eval()(x))
+    frozen = compile_recipe(recipe("flatten", "keep"), base=module).train()
+    assert torch.equal(*(torch.cat(frozen.prefix(x)) for _ in range(2)))
+
+
+def test_the_root_may_ask_for_sizes_and_is_held_to_the_answer() -> None:
+    module = SizeInRoot()
+    same(module, KEEP)
+    model = compile_recipe(recipe("none", "keep"), base=module)
+    with pytest.raises(AssertionError, match="another size"):
+        model(torch.randn(2, 3, 6, 6))
+
+
+def test_arguments_with_a_default_keep_it() -> None:
+    same(Optional(), KEEP)
+
+
+def test_a_module_that_cannot_be_traced_is_one_vertex_and_named() -> None:
+    module = ValueBelow()
+    with pytest.raises(RuntimeError, match="meta"):  # such a leaf has no shape without data
+        same(module, KEEP)

@@ -7,8 +7,9 @@ import copy
 import torch
 from graph.tiny import TINY, recipe, shake
 
-from tlcompile.compiler import compile_recipe, prove_recipe, skeleton
+from tlcompile.compiler import compile_opened, compile_recipe, prove_recipe
 from tlcompile.recipe.schema import Recipe
+from tlcompile.zoo.open import open_base
 
 REGION = {
     "neck": {
@@ -63,8 +64,9 @@ def test_compiling_leaves_the_random_state_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_proof_has_no_numbers_and_a_skeleton_has_real_tensors() -> None:
+def test_a_proof_has_no_numbers_and_an_unloaded_base_has_real_tensors() -> None:
     named = Recipe.model_validate({"base": {"model": "digits_net"}})
     assert all(tensor.is_meta for tensor in prove_recipe(named).state_dict().values())
-    empty = skeleton(recipe(), TINY["chain"](), num_classes=3)
+    opened = open_base(named, load=False)
+    empty = compile_opened(named, opened, 3)
     assert not any(tensor.is_meta for tensor in copy.deepcopy(empty).state_dict().values())

@@ -7,7 +7,10 @@ from tlcompile.graph.shapes import VALUES
 from tlcompile.passes.add_layer import AddLayer
 from tlcompile.passes.base import Pass
 from tlcompile.passes.remove_vertex import RemoveVertex
-from tlcompile.recipe.layers import AnyLayer, BatchNorm, Concat, Linear
+from tlcompile.recipe.layers.any_layer import AnyLayer
+from tlcompile.recipe.layers.dense import Linear
+from tlcompile.recipe.layers.merge import Concat
+from tlcompile.recipe.layers.norm import BatchNorm
 
 
 def adding(vertex: str, layer: AnyLayer) -> AddLayer:

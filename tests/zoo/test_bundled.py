@@ -7,7 +7,8 @@ import torch
 
 from tlcompile.compiler import compile_recipe, prove_recipe
 from tlcompile.errors.edits import NoEffectError
-from tlcompile.errors.graph import NotYetError, UnknownStageError
+from tlcompile.errors.finding import UnknownRunError
+from tlcompile.errors.graph import UnknownStageError
 from tlcompile.errors.weights import RandomFrozenError, UnknownModelError, UnknownWeightsError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.zoo import bundled
@@ -45,7 +46,7 @@ def test_what_it_does_not_have() -> None:
         compile_recipe(wrong)
     with pytest.raises(UnknownModelError, match="digits_net"):
         compile_recipe(Recipe.model_validate({"base": {"model": "digit_net"}}))
-    with pytest.raises(NotYetError):
+    with pytest.raises(UnknownRunError):
         compile_recipe(Recipe.model_validate({"base": {"run": "runs/a"}}))
 
 

@@ -33,7 +33,7 @@ def verify_folder(target: Path) -> dict[str, int]:
         DamagedFileError: A file is gone, or differs in size or digest.
         NoPermissionError: A file may not be read.
     """
-    entries = _entries(target)
+    entries = read_manifest(target)
     for name, entry in entries.items():
         _check(target / name, entry, _entry_of_file(target / name))
     return {name: entry.size for name, entry in entries.items()}
@@ -46,13 +46,34 @@ def read_verified(target: Path, name: str) -> bytes:
         DamagedFileError: As `verify_folder`, for this file or the manifest.
         NoPermissionError: The file may not be read.
     """
-    entries = _entries(target)
+    entries = read_manifest(target)
     path = target / name
     if name not in entries:
         raise DamagedFileError(path=path, expected=f"one of: {list(entries)}", found="no such name")
     data = _read(path)
     _check(path, entries[name], entry_of(data))
     return data
+
+
+def read_manifest(target: Path) -> dict[str, Entry]:
+    """Return what identifies each file of a generation, by name, as it was written.
+
+    Raises:
+        DamagedFileError: The manifest is gone, or is not as it was written.
+        NoPermissionError: It may not be read.
+    """
+    path = target / MANIFEST
+    data = _read(path)
+    try:
+        files = json.loads(data)["files"]
+        entries = {name: Entry(file["size"], file["sha256"]) for name, file in files.items()}
+        intact = manifest_bytes(entries) == data and all(map(is_plain, entries))
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        intact = False
+    if not intact:
+        found = f"{len(data):,} bytes that are not it"
+        raise DamagedFileError(path=path, expected="the manifest, as written", found=found)
+    return entries
 
 
 def is_complete(folder: Path) -> bool:
@@ -79,21 +100,6 @@ def manifest_bytes(entries: Mapping[str, Entry]) -> bytes:
 def is_plain(name: str) -> bool:
     """Say whether a name may stand in a manifest: no path, nothing hidden, not the manifest."""
     return not name.startswith(".") and os.path.basename(name) == name not in ("", MANIFEST)
-
-
-def _entries(target: Path) -> dict[str, Entry]:
-    path = target / MANIFEST
-    data = _read(path)
-    try:
-        files = json.loads(data)["files"]
-        entries = {name: Entry(file["size"], file["sha256"]) for name, file in files.items()}
-        intact = manifest_bytes(entries) == data and all(map(is_plain, entries))
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
-        intact = False
-    if not intact:
-        found = f"{len(data):,} bytes that are not it"
-        raise DamagedFileError(path=path, expected="the manifest, as written", found=found)
-    return entries
 
 
 def _entry_of_file(path: Path) -> Entry:

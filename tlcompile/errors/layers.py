@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tlcompile.errors.base import TLCompileError, did_you_mean, listed
+from tlcompile.errors.base import did_you_mean, listed
 from tlcompile.errors.graph import GraphError
+from tlcompile.errors.recipe import RecipeError
 
 
 @dataclass(eq=False, kw_only=True)
@@ -31,11 +32,10 @@ class InitRefusedError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
-class PluginNotInstalledError(TLCompileError):
+class PluginNotInstalledError(RecipeError):
     """The command line allows a plug-in that is not there."""
 
     slug: ClassVar[str] = "plugin-not-installed"
-    exit_code: ClassVar[int] = 2
 
     name: str
     installed: tuple[str, ...]
@@ -53,11 +53,10 @@ class PluginNotInstalledError(TLCompileError):
 
 
 @dataclass(eq=False, kw_only=True)
-class BadPluginError(TLCompileError):
+class BadPluginError(RecipeError):
     """A plug-in is installed and is no layer type."""
 
     slug: ClassVar[str] = "bad-plugin"
-    exit_code: ClassVar[int] = 2
 
     name: str
     package: str

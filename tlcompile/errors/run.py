@@ -14,10 +14,12 @@ IO_ERROR = 74  # the exit status EX_IOERR of sysexits.h
 
 
 def shown_path(path: Path) -> str:
+    """Show a path whole, so that it can be pasted, with control characters escaped."""
     return one_line(path, PATH_LIMIT)
 
 
 def quoted_path(path: Path) -> str:
+    """Show a path as a word of a shell's command."""
     return shlex.quote(shown_path(path))
 
 
@@ -111,7 +113,9 @@ class DamagedFileError(RunError):
 
     def fix(self) -> str:
         folder = self.path.parent
-        return f"move it aside and run again: mv {quoted_path(folder)} {quoted_path(folder)}.damaged"
+        return (
+            f"move it aside and run again: mv {quoted_path(folder)} {quoted_path(folder)}.damaged"
+        )
 
 
 # The machine and the training

@@ -49,6 +49,8 @@ def _computation(model_graph: ModelGraph, node: fx.Node, args: Any, kwargs: Any)
 def _flops(model_graph: ModelGraph, node: fx.Node, args: Any, kwargs: Any) -> int:
     if node.op in ("placeholder", "get_attr"):
         return 0
+    # The counter's hooks refuse views of parameters, made without a gradient.
+    args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
     counter = FlopCounterMode(display=False)
     with torch.no_grad(), counter:
         call(model_graph.module, node, args, kwargs)

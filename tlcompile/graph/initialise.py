@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import torch
 from torch import nn
 
+from tlcompile.errors.layers import InitRefusedError
+from tlcompile.graph import functions, own_modules
+from tlcompile.recipe.initialisers import Init, call_of_init
 from tlcompile.zoo.building import BUILDING
-
-_KAIMING = {"nonlinearity": "relu"}
 
 
 def derived_seed(seed: int, *words: object) -> int:
@@ -25,10 +28,17 @@ def derived_seed(seed: int, *words: object) -> int:
     return int.from_bytes(hashlib.sha256(text).digest()[:7], "little")
 
 
+_OURS = {"own": functions, "own_modules": own_modules}
+
+
 def torch_object(name: str) -> Any:
-    """Return torch.<name>; the name comes from the vocabulary in recipe/layers.py."""
-    found: Any = torch
-    for part in name.split("."):
+    """Return torch.<name>, or `own.<function>` of functions.py, `own_modules.<Class>`.
+
+    The name comes from the vocabulary in recipe/layers, never from a recipe.
+    """
+    first, *rest = name.split(".")
+    found: Any = _OURS[first] if first in _OURS else getattr(torch, first)
+    for part in rest:
         found = getattr(found, part)
     return found
 
@@ -54,33 +64,88 @@ class NewModule:
         kwargs: Its arguments.
         target: Where it goes in the module tree; part of the seed, so order does not matter.
         seed: The recipe's.
-        init: `default` (torch's own), or a function of torch.nn.init without its underscore.
+        weight_init: Of weights with two or more dimensions.
+        bias_init: Value of the biases; None: torch's own by `default`, else 0.
+        factory: A plug-in's class, instead of `name`.
     """
 
     name: str
     kwargs: dict[str, Any]
     target: str
     seed: int
-    init: str = "default"
+    weight_init: Init = "default"
+    bias_init: float | None = None
+    factory: Callable[..., Any] | None = None
+
+    @property
+    def init(self) -> str:
+        """By which initialiser, in words."""
+        return describe(self.weight_init)
 
     def __call__(self, old: nn.Module | None = None) -> nn.Module:  # noqa: ARG002
         """Build it; nothing of the old one is used."""
         with BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self.seed, "init", self.target))
-            module: nn.Module = torch_object(self.name)(**self.kwargs)
-            if self.init != "default":
-                initialise(module, self.init)
+            return self._built()
+
+    def on_meta(self) -> nn.Module:
+        """Build it without memory; torch refuses here what it would refuse later.
+
+        Raises:
+            InitRefusedError: The initialiser does not fit the weight.
+            ValueError, RuntimeError, AssertionError: Torch's own, of settings that do not fit.
+        """
+        with torch.device("meta"), torch.random.fork_rng(devices=[]):
+            return self._built()
+
+    def _built(self) -> nn.Module:
+        module: nn.Module = (self.factory or torch_object(self.name))(**self.kwargs)
+        initialise(module, self.weight_init, self.bias_init)
         return module
 
 
-def initialise(module: nn.Module, init: str) -> None:
-    """Fill every weight with two or more dimensions by torch.nn.init.<init>_, and biases with 0."""
-    function = getattr(nn.init, f"{init}_")
-    options: dict[str, Any] = _KAIMING if init.startswith("kaiming") else {}
-    if init in ("normal", "trunc_normal"):
-        options = {"std": 0.02}
-    for parameter in module.parameters():
-        if parameter.dim() > 1:
-            function(parameter, **options)
-        else:
-            nn.init.zeros_(parameter)
+def initialise(module: nn.Module, init: Init, bias: float | None = None) -> None:
+    """Fill weights with two or more dimensions by torch.nn.init; biases with a number.
+
+    Scales of norms, which have one dimension and are no bias, keep torch's own.
+
+    Args:
+        module: All its parameters are looked at.
+        init: As the recipe says; `default` leaves weights as torch made them.
+        bias: None: biases as torch made them by `default`, else 0.
+
+    Raises:
+        InitRefusedError: The initialiser does not fit the shape of a weight.
+    """
+    called = call_of_init(init)
+    if bias is None and called is not None:
+        bias = 0.0
+    for name, parameter in module.named_parameters():
+        if "bias" in name.rpartition(".")[2]:
+            if bias is not None:
+                nn.init.constant_(parameter, bias)
+        elif called is not None and parameter.dim() > 1:
+            _fill(parameter, init, *called)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        module._fill_padding_idx_with_zero()
+
+
+def _fill(parameter: nn.Parameter, init: Init, name: str, options: dict[str, Any]) -> None:
+    try:
+        getattr(nn.init, name)(parameter, **options)
+    except (ValueError, RuntimeError) as cause:
+        raise InitRefusedError(
+            init=describe(init), shape=tuple(parameter.shape), reason=str(cause).splitlines()[0]
+        ) from cause
+
+
+def describe(init: Init) -> str:
+    """Word an initialiser by the parameters that differ from torch.nn.init's own."""
+    if isinstance(init, str):
+        name, options = init, (call_of_init(init) or ("", {}))[1]
+    else:
+        name, options = init.name, init.model_dump(exclude={"name"})
+    function = getattr(nn.init, f"{name}_", None)
+    known = inspect.signature(function).parameters if function is not None else {}
+    shown = [f"{k}={v}" for k, v in options.items() if k in known and known[k].default != v]
+    return f"{name}({', '.join(shown)})" if shown else name

@@ -16,12 +16,14 @@ from tlcompile.errors.base import listed
 from tlcompile.errors.graph import NotTraceableError
 from tlcompile.graph.initialise import Builder
 from tlcompile.graph.names import VERTEX, assign_names
+from tlcompile.graph.resized import ResizedParameter
 from tlcompile.graph.trace import Trace, trace_module
 from tlcompile.zoo.base import BaseModel
 
 FRESH = (
     "fresh"  # node.meta key: why a vertex' weights are new ("added", "replaced", "resized", ...)
 )
+FED = "fed"  # node.meta key: what stands in, by `feeds`, for each vertex that it read
 EDITED = "edited"  # node.meta key: the line of the recipe because of which its inputs changed
 
 
@@ -36,7 +38,7 @@ class ModelGraph:
         eval_output: What eval mode returns where train mode returns more; else None.
         sample_shapes: Shape of one sample of each input, without the batch.
         native_shapes: The same for the size that the base was made for; stages belong to it.
-        builders: For each new module, by target: builds it with real, initialised tensors.
+        builders: For each new module or bare parameter, by target: builds it with real tensors.
         frozen: Names of frozen vertices; gradients and statistics stop here.
         frozen_alone: Names of vertices that do not learn while gradients pass through them.
         dropped: Vertices that an edit took away, with the reason.
@@ -51,7 +53,7 @@ class ModelGraph:
     eval_output: fx.Node | None
     sample_shapes: dict[str, tuple[int, ...]]
     native_shapes: dict[str, tuple[int, ...]]
-    builders: dict[str, Builder] = field(default_factory=dict)
+    builders: dict[str, Builder | ResizedParameter] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     frozen_alone: set[str] = field(default_factory=set)
     dropped: dict[str, str] = field(default_factory=dict)
@@ -208,7 +210,7 @@ def graph_of(
         NotTraceableError: Its forward depends on values of the data, or takes other inputs.
     """
     twin = meta_twin(module)
-    trace = trace_module(twin, model)
+    trace = trace_module(twin, model, sample_shapes)
     graph = trace.graph
     fx.GraphModule(twin, graph)  # gives the graph an owner, which dead-code elimination needs
     assign_names(graph)

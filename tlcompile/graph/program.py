@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
+import torch
 from torch import fx, nn
+
+from tlcompile.graph.reach import ancestors
+from tlcompile.graph.shapes import VALUES
 
 
 @dataclass(frozen=True)
@@ -69,10 +73,20 @@ def program_of(graph: fx.Graph, title: str, output: Any = None) -> Program:
 
 
 def _erase_dead(graph: fx.Graph) -> None:
-    """Leave out what nothing reads; assertions and inputs stay."""
-    for node in reversed(list(graph.nodes)):
-        if not node.users and node.op not in ("output", "placeholder") and not is_assertion(node):
+    """Leave out what nothing reads; inputs stay, and assertions about tensors that are computed."""
+    nodes = list(graph.nodes)
+    live = ancestors([nodes[-1]])
+    for node in reversed(nodes):
+        if node.users or node.op in ("output", "placeholder"):
+            continue
+        if not is_assertion(node) or _tensors_behind(node) - live:
             graph.erase_node(node)
+
+
+def _tensors_behind(assertion: fx.Node) -> set[fx.Node]:
+    """Return the tensors whose sizes an assertion asks for."""
+    values = {node: node.meta.get(VALUES, (None,))[0] for node in ancestors([assertion])}
+    return {node for node, value in values.items() if isinstance(value, torch.Tensor)}
 
 
 def is_assertion(node: fx.Node) -> bool:

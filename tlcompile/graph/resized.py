@@ -8,8 +8,9 @@ from typing import final
 import torch
 from torch import nn
 
-from tlcompile.graph.initialise import Init, derived_seed, initialise, show_init
-from tlcompile.graph.widths import Role, Widths, keep_overlap, role_of, with_widths
+from tlcompile.graph.initialise import derived_seed, describe, initialise
+from tlcompile.graph.widths import Widths, keep_overlap, with_widths
+from tlcompile.recipe.initialisers import Init
 from tlcompile.zoo.building import BUILDING
 
 
@@ -22,7 +23,7 @@ class Resized:
         target: Its place in the module tree; part of the seed.
         seed: The recipe's.
         widths: The new ones.
-        initialiser: Of its weight; a layer that only follows (a norm) has torch's defaults.
+        initialiser: Of its weight.
         kept: For each output and each input the base's that it was, or -1; None: nothing is kept.
     """
 
@@ -35,7 +36,18 @@ class Resized:
     @property
     def init(self) -> str:
         """By which initialiser, for the tensor report."""
-        return show_init(self.initialiser) + (", overlap kept" if self.kept else "")
+        return describe(self.initialiser) + (", overlap kept" if self.kept else "")
+
+    def on_meta(self, old: nn.Module) -> nn.Module:
+        """Build it without memory.
+
+        Raises:
+            InitRefusedError: The initialiser does not fit the weight.
+        """
+        made = with_widths(old, self.widths)
+        with torch.random.fork_rng(devices=[]):
+            initialise(made, self.initialiser)
+        return made
 
     def __call__(self, old: nn.Module | None) -> nn.Module:
         """Build it from the base's own module."""
@@ -44,8 +56,7 @@ class Resized:
         with BUILDING, torch.random.fork_rng(devices=[]):
             torch.manual_seed(derived_seed(self.seed, "init", self.target))
             made.reset_parameters()  # type: ignore[operator]
-            if self.initialiser != "default" and role_of(old) is Role.DECIDES:
-                initialise(made, self.initialiser)
+            initialise(made, self.initialiser)
         if self.kept:
             keep_overlap(made, old, *self.kept)
         return made
@@ -78,8 +89,6 @@ class ResizedParameter:
         made = old.detach().mean(self.axis, keepdim=True)
         made = made.repeat_interleave(self.width, self.axis)
         if self.kept is not None:
-            there = self.kept >= 0
-            made.transpose(0, self.axis)[there] = old.detach().transpose(0, self.axis)[
-                self.kept[there]
-            ]
+            there, base = self.kept >= 0, old.detach().transpose(0, self.axis)
+            made.transpose(0, self.axis)[there] = base[self.kept[there]]
         return nn.Parameter(made) if isinstance(old, nn.Parameter) else made

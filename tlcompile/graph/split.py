@@ -84,9 +84,14 @@ def split_frozen(model_graph: ModelGraph) -> Split | None:
 
 
 def _with_plumbing(graph: fx.Graph, inside: set[fx.Node]) -> set[fx.Node]:
-    """Add sizes, assertions and items of tuples that depend on the frozen part alone."""
+    """Add sizes, assertions and items of tuples that depend on the frozen part alone.
+
+    A module is never plumbing, whatever it returns: an attention that returns a tuple learns.
+    """
     for node in graph.nodes:
-        if node in inside or node.op in ("output", "placeholder") or not node.all_input_nodes:
+        if node in inside or node.op in ("output", "placeholder", "call_module"):
+            continue
+        if not node.all_input_nodes:
             continue
         if all(source in inside for source in node.all_input_nodes) and _is_plumbing(node):
             inside.add(node)

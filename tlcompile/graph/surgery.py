@@ -7,6 +7,7 @@ import itertools
 import keyword
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from tlcompile.errors.edits import BadNameError, CycleError
@@ -59,6 +60,16 @@ def set_module(root: nn.Module, path: str, module: nn.Module) -> None:
             root._modules[part] = child
         root = child
     root._modules[last] = module
+
+
+def set_parameter(root: nn.Module, path: str, tensor: torch.Tensor) -> None:
+    """Put a parameter or buffer in the place of the one at a dotted path; a parameter stays one."""
+    owner_path, _, name = path.rpartition(".")
+    owner = root.get_submodule(owner_path)
+    if name in owner._parameters:
+        owner._parameters[name] = nn.Parameter(tensor)
+    else:
+        owner._buffers[name] = tensor
 
 
 def delete_unused(model_graph: ModelGraph) -> None:

@@ -7,13 +7,17 @@ is silently wrong in the other mode, because `training` is baked into a function
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import fx, nn
 
 from tlcompile.errors.graph import NotTraceableError
+from tlcompile.graph.in_mode import follow_mode
+from tlcompile.graph.reach import ancestors
 
 CALLER = "caller"  # node.meta key: qualified name of the module whose forward made the node
 
@@ -21,7 +25,12 @@ CALLER = "caller"  # node.meta key: qualified name of the module whose forward m
 CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
-_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+_VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+VALUES_DECIDE = "the values of its data decide what it computes"
+
+Inputs = Mapping[str, tuple[int, ...]]  # shape of one sample, without the batch, by name
 
 
 @dataclass(frozen=True)
@@ -50,20 +59,33 @@ class _CannotTrace(Exception):  # noqa: N818, it is an answer, not an error
         self.kind, self.reason = kind, reason
 
 
+class _Asked(Exception):  # noqa: N818, it is a question, not an error
+    """The root's forward asks something; nothing can be computed while it is traced."""
+
+    def __init__(self, node: fx.Node) -> None:
+        super().__init__()
+        self.node = node
+
+
 class _Tracer(fx.Tracer):
     """Record the calling module of each node; keep leaves that a graph cannot hold."""
 
     # Without this, buffers are evaluated while tracing: maxvit_t gains 44 attributes on the user's module.
     proxy_buffer_attributes = True
 
-    def __init__(self, leaf_types: frozenset[type[nn.Module]]) -> None:
+    def __init__(
+        self, leaf_types: frozenset[type[nn.Module]], inputs: Inputs, answers: list[bool]
+    ) -> None:
         super().__init__()
         self.leaf_types = leaf_types
+        self.inputs = inputs
+        self.answers = answers
+        self.asked = 0
         self.callers = [""]
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if type(m) in self.leaf_types:
-            return True
+        if type(m) in self.leaf_types or m._forward_hooks or m._forward_pre_hooks:
+            return True  # hooks run with the module, not while it is traced
         if super().is_leaf_module(m, module_qualified_name):
             return True
         # A subclass of a torch.nn layer (LayerNorm2d) bakes sizes into a graph; a leaf can be resized.
@@ -75,10 +97,34 @@ class _Tracer(fx.Tracer):
         """Make an input of each argument without a default; the others keep theirs."""
         del is_module, concrete_args
         _, *parameters = inspect.signature(root_fn).parameters.values()
-        named = [p.name for p in parameters if p.kind in _POSITIONAL]
-        required = [p.name for p in parameters if p.default is p.empty and p.name in named]
-        proxies = [self.create_proxy("placeholder", n, (), {}) for n in required or named[:1]]
-        return root_fn, [self.root, *proxies]
+        named = [p for p in parameters if p.kind not in _VARIABLE]
+        declared = list(self.inputs)[1:]
+        read = [p for p in named if p.default is p.empty or p.name in declared] or named[:1]
+        first: list[fx.Proxy] = []
+        by_name: dict[str, fx.Proxy] = {}
+        for parameter in read:
+            proxy = self.create_proxy("placeholder", parameter.name, (), {})
+            if parameter.kind is parameter.POSITIONAL_ONLY:
+                first.append(proxy)
+            else:
+                by_name[parameter.name] = proxy
+        return lambda *args: root_fn(*args, **by_name), [self.root, *first]
+
+    def to_bool(self, obj: fx.Proxy) -> bool:
+        """Answer what the root asks about sizes, and let the graph hold it to the answer.
+
+        A question about values has no answer; below the root it makes the asking module a leaf.
+        """
+        if self.callers[-1]:
+            return bool(super().to_bool(obj))
+        if self.asked == len(self.answers):
+            raise _Asked(obj.node)
+        answer = self.answers[self.asked]
+        self.asked += 1
+        held = obj if answer else self.create_proxy("call_function", operator.not_, (obj,), {})
+        words = "images of another size take another way through this model"
+        self.create_proxy("call_function", torch._assert, (held, words), {})
+        return answer
 
     def call_module(
         self,
@@ -117,34 +163,40 @@ def _is_layer(module: nn.Module) -> bool:
     return own and not any(True for _ in module.children())
 
 
-def trace_module(root: nn.Module, name: str) -> Trace:
+def trace_module(root: nn.Module, name: str, inputs: Inputs) -> Trace:
     """Trace a module once for both modes.
 
     Trace in train and in eval mode; where the two first differ, make the type of the deepest module
     common to the two callers a leaf, and trace again. If that module is the root, the model has
     outputs that exist in train mode only: the train graph is kept, with the eval output marked.
-    A type whose forward cannot be traced is made a leaf in the same way.
+    A type whose forward cannot be traced is made a leaf in the same way. Functions that the root
+    tells `self.training` become modules.
 
     Args:
         root: The module, on any device; its mode is restored, nothing else is touched.
         name: What to call it in an error.
+        inputs: Shape of one sample by name, the image first. Arguments of these names are read,
+            beside those that have no default.
 
     Raises:
         NotTraceableError: The root's own forward depends on values of the data.
     """
+    _refuse_odd_root(root, name)
     mode = root.training
     leaves: frozenset[type[nn.Module]] = frozenset()
     untraced: dict[type[nn.Module], str] = {}
     try:
         while True:
             try:
-                trained = _trace(root.train(), leaves, name)
-                evaluated = _trace(root.eval(), leaves, name)
+                trained = _trace(root.train(), leaves, name, inputs)
+                evaluated = _trace(root.eval(), leaves, name, inputs)
             except _CannotTrace as answer:
                 untraced[answer.kind] = answer.reason
                 leaves |= {answer.kind}
                 continue
             pair = _first_difference(trained, evaluated)
+            while pair and _in_root(*pair) and follow_mode(root, *pair):
+                pair = _first_difference(trained, evaluated)
             if pair is None:
                 return Trace(trained, _output(trained).args[0], False, untraced)
             common = _common_caller(*(node.meta[CALLER] for node in pair))
@@ -156,12 +208,19 @@ def trace_module(root: nn.Module, name: str) -> Trace:
         root.train(mode)
 
 
-def _trace(root: nn.Module, leaves: frozenset[type[nn.Module]], name: str) -> fx.Graph:
+def _trace(
+    root: nn.Module, leaves: frozenset[type[nn.Module]], name: str, inputs: Inputs
+) -> fx.Graph:
     modes = {path: module.training for path, module in root.named_modules()}
     for constant in [name for name in vars(root) if name.startswith("_tensor_constant")]:
         delattr(root, constant)  # left by the trace before; a new name each time would differ
+    answers: list[bool] = []
     try:
-        return _Tracer(leaves).trace(root)
+        while True:
+            try:
+                return _Tracer(leaves, inputs, answers).trace(root)
+            except _Asked as question:
+                answers.append(_answer(root, question.node, inputs))
     except _CannotTrace:
         raise
     except Exception as cause:  # a forward raises whatever its own code happens to say
@@ -169,6 +228,49 @@ def _trace(root: nn.Module, leaves: frozenset[type[nn.Module]], name: str) -> fx
     finally:
         for path, module in root.named_modules():
             module.training = modes[path]
+
+
+def _refuse_odd_root(root: nn.Module, name: str) -> None:
+    """Refuse what the forward of the root's class does not say, and a graph would lose."""
+    odd = "forward hooks" if root._forward_hooks or root._forward_pre_hooks else ""
+    if "forward" in vars(root):
+        odd = "a forward of its own, beside its class'"
+    if odd:
+        raise NotTraceableError(
+            model=name,
+            reason=f"the module itself has {odd}",
+            wanted="what it computes, said by its class alone",
+            advice="remove the hooks or the attribute, or pass a module that calls this one",
+        )
+
+
+def _answer(root: nn.Module, node: fx.Node, inputs: Inputs) -> bool:
+    """Answer a question about sizes.
+
+    Raises:
+        TraceError: It is about the values of the data, or about the size of the batch.
+    """
+    try:
+        one, other = (_on_meta(root, node, inputs, batch) for batch in (2, 3))
+    except Exception as cause:  # a meta tensor has no values, and says so in many ways
+        raise fx.proxy.TraceError(VALUES_DECIDE) from cause
+    if isinstance(one, bool) and one == other:
+        return one
+    raise fx.proxy.TraceError(VALUES_DECIDE)
+
+
+def _on_meta(root: nn.Module, wanted: fx.Node, inputs: Inputs, batch: int) -> Any:
+    """Compute a node from the inputs on; tensors are on meta, so only sizes are known."""
+    run = fx.Interpreter(root, graph=wanted.graph)
+    image, needed = next(iter(inputs.values())), ancestors([wanted])
+    with torch.no_grad():
+        for node in [n for n in wanted.graph.nodes if n in needed]:
+            if node.op == "placeholder":
+                shape = inputs.get(str(node.target), image)
+                run.env[node] = torch.empty((batch, *shape), device="meta")
+            else:
+                run.env[node] = run.run_node(node)
+    return run.env[wanted]
 
 
 def _first_line(cause: Exception) -> str:
@@ -185,6 +287,11 @@ def _first_difference(left: fx.Graph, right: fx.Graph) -> tuple[fx.Node, fx.Node
 
 def _signature(node: fx.Node) -> tuple[Any, ...]:
     return node.op, str(node.target), str(node.args), str(node.kwargs)
+
+
+def _in_root(one: fx.Node, other: fx.Node) -> bool:
+    """Tell whether two calls are the root's own."""
+    return not one.meta[CALLER] and not other.meta[CALLER]
 
 
 def _common_caller(left: str, right: str) -> str:

@@ -202,6 +202,11 @@ class CompiledModel(nn.Module):
             parameter.requires_grad_(name not in self.frozen.tensors)
 
     @property
+    def tree(self) -> nn.Module:
+        """The bare module tree, in which nothing of ours stands before a child of the same name."""
+        return self._root
+
+    @property
     def boundary(self) -> tuple[Boundary, ...]:
         """The tensors between prefix and suffix; empty where nothing is frozen."""
         return self._parts.boundary

@@ -101,7 +101,10 @@ def origins_of(model_graph: ModelGraph, original: Original) -> dict[str, str]:
         for node in model_graph.vertices()
         if FRESH in node.meta
     }
-    owners = {name: _owner(name, fresh.keys()) for name in model_graph.module.state_dict()}
+    owners = {
+        name: name if name in fresh else _owner(name, fresh.keys())
+        for name in model_graph.module.state_dict()
+    }
     return {name: fresh[owner] for name, owner in owners.items() if owner is not None}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.graph.resized import ResizedParameter
 from tlcompile.graph.surgery import set_module
 from tlcompile.model.compiled import CompiledModel
 
@@ -17,22 +18,30 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
         model_graph: Its graph, with builders of new modules.
         base: The base with its weights; it gives its tensors away.
     """
+    base = base.tree if isinstance(base, CompiledModel) else base
     for target, build in model_graph.builders.items():
-        if _has(model, target):
+        if _has(model, target) and not isinstance(build, ResizedParameter):
             children = dict(model.get_submodule(target).named_children())
             built = build(_module(base, target)).train(model.get_submodule(target).training)
             for name, child in children.items():
-                built.add_module(name, child)
+                if name not in built._modules:  # its own are real; what follows in its region is not
+                    built.add_module(name, child)
             set_module(model, target, built)
     for path, module in model.named_modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in list(tensors.items()):
                 if tensor is not None and tensor.is_meta:
                     full = f"{path}.{name}" if path else name
-                    written = model_graph.constants.get(full)
-                    tensors[name] = _tensor(base, full) if written is None else written.clone()
+                    tensors[name] = _real(model_graph, base, full)
     model.hold_freeze()
     model.train(model.training)
+
+
+def _real(model_graph: ModelGraph, base: nn.Module, path: str) -> nn.Parameter:
+    """Return the base's tensor of this name, or the one that was made of it."""
+    written, build = model_graph.constants.get(path), model_graph.builders.get(path)
+    tensor = _tensor(base, path) if written is None else written.clone()
+    return build.parameter(tensor) if isinstance(build, ResizedParameter) else tensor
 
 
 def _has(model: nn.Module, target: str) -> bool:

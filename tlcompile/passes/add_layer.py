@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, final
 
-import torch
 from torch import fx, nn
 
 from tlcompile.errors.edits import (
@@ -17,11 +16,17 @@ from tlcompile.errors.edits import (
     WrongInputsError,
 )
 from tlcompile.errors.graph import InsideLeafError
-from tlcompile.graph import functions
 from tlcompile.graph.initialise import NewModule, torch_object
-from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
+from tlcompile.graph.model_graph import EDITED, FED, FRESH, ModelGraph
 from tlcompile.graph.names import VERTEX, find_region, find_vertex, name_of
-from tlcompile.graph.shapes import VALUES, kind_of, record_shapes, shape_of, show_shape
+from tlcompile.graph.shapes import (
+    VALUES,
+    kind_of,
+    record_shapes,
+    shape_of,
+    show_shape,
+    tensors_in,
+)
 from tlcompile.graph.surgery import (
     check_name,
     check_place,
@@ -32,7 +37,9 @@ from tlcompile.graph.surgery import (
 )
 from tlcompile.passes.base import DOOMED, Pass
 from tlcompile.passes.remove_vertex import crossing
-from tlcompile.recipe.layers import Call, Layer, Parametric, Shape, activation_call
+from tlcompile.recipe.initialisers import Init
+from tlcompile.recipe.layers.activation import activation_call
+from tlcompile.recipe.layers.base import Call, Layer, Parametric, Shape
 
 
 @final
@@ -113,7 +120,7 @@ class AddLayer(Pass):
         if not least <= len(sources) <= most:
             raise WrongInputsError(
                 name=self.vertex,
-                kind=self.layer.layer,  # type: ignore[attr-defined]
+                kind=self._kind,
                 found=tuple(map(name_of, sources)),
                 wanted=f"{least} input" if least == most else f"{least} inputs or more",
             )
@@ -129,44 +136,65 @@ class AddLayer(Pass):
     def _insert(self, model_graph: ModelGraph, sources: list[fx.Node]) -> fx.Node:
         layer = self.layer
         record_shapes(model_graph, sources)
-        shapes = self._shapes(sources)
-        call = layer.call(shapes, self.classes)
-        kind = str(layer.layer)  # type: ignore[attr-defined]
+        call = layer.call(self._shapes(sources), self.classes)
         if not isinstance(layer, Parametric):
             return self._part(model_graph, self.vertex, self.vertex, call, sources)
         follow = bool(layer.norm or layer.activation or layer.dropout)
-        vertex = f"{self.vertex}.{kind}" if follow else self.vertex
-        last = self._part(model_graph, self.vertex, vertex, call, sources, layer.init or "default")
+        vertex = f"{self.vertex}.{self._kind}" if follow else self.vertex
+        bias_init = getattr(layer, "bias_init", None)
+        init = layer.init or "default"
+        last = self._part(model_graph, self.vertex, vertex, call, sources, init, bias_init)
         for part, following in self._followers(layer, last):
             target = f"{self.vertex}.{part}"
             last = self._part(model_graph, target, target, following, [last])
         return last
 
+    @property
+    def _kind(self) -> str:
+        return str(self.layer.layer)  # type: ignore[attr-defined]
+
     def _followers(self, layer: Parametric, main: fx.Node) -> Iterator[tuple[str, Call]]:
         shape = shape_of(main)
         assert shape is not None
-        if layer.norm == "batch":
-            kind = "nn.BatchNorm2d" if len(shape) == 3 else "nn.BatchNorm1d"
-            yield "norm", Call(kind, {"num_features": shape[0]})
-        elif layer.norm == "layer":
-            yield "norm", Call("nn.LayerNorm", {"normalized_shape": shape})
+        if layer.norm:
+            yield "norm", self._norm(layer, main, shape)
         if layer.activation:
-            yield "activation", activation_call(layer.activation)
+            yield "activation", activation_call(layer.activation, 1 if layer.channels_first else -1)
         if layer.dropout:
             yield "dropout", Call("nn.Dropout", {"p": layer.dropout})
+
+    def _norm(self, layer: Parametric, main: fx.Node, shape: Shape) -> Call:
+        """Return the norm over channels or features, which stand first or last."""
+        if layer.norm == "layer":
+            first = layer.channels_first
+            kind = "own_modules.ChannelsFirstLayerNorm" if first else "nn.LayerNorm"
+            return Call(kind, {"normalized_shape": shape[0] if first else shape[-1]})
+        if not layer.channels_first and len(shape) > 1:
+            raise ShapeError(
+                name=self.vertex,
+                kind=f"{self._kind}, norm: batch",
+                found=(f"{name_of(main)}: {show_shape(main)}",),
+                wanted="(N, features): batch normalisation would take the length for the channels",
+                advice=f"write add: {{{self.vertex}: {{norm: layer}}}}",
+                key=(*self.key, "norm"),
+            )
+        return Call(f"nn.BatchNorm{max(1, len(shape) - 1)}d", {"num_features": shape[0]})
 
     def _shapes(self, sources: list[fx.Node]) -> list[Shape]:
         shapes = [shape_of(source) for source in sources]
         known = [shape for shape in shapes if shape is not None]
-        if len(known) < len(shapes) or not self.layer.accepts(known):
-            raise ShapeError(
-                name=self.vertex,
-                kind=str(self.layer.layer),  # type: ignore[attr-defined]
-                found=tuple(f"{name_of(s)}: {show_shape(s)}" for s in sources),
-                wanted=self.layer.wants,
-                advice="put a global_pool or flatten before it, or read another vertex",
-            )
+        fits = len(known) == len(shapes) and self.layer.accepts(known)
+        if fits and self.layer.reads_integers:
+            fits = not any(source.meta[VALUES][0].is_floating_point() for source in sources)
+        if not fits:
+            raise self._misfit(sources, self.layer.wants, self.layer.advice)
         return known
+
+    def _misfit(self, sources: list[fx.Node], wanted: str, advice: str) -> ShapeError:
+        found = tuple(f"{name_of(source)}: {show_shape(source)}" for source in sources)
+        return ShapeError(
+            name=self.vertex, kind=self._kind, found=found, wanted=wanted, advice=advice
+        )
 
     def _part(
         self,
@@ -175,44 +203,38 @@ class AddLayer(Pass):
         vertex: str,
         call: Call,
         sources: list[fx.Node],
-        init: str = "default",
+        init: Init = "default",
+        bias_init: float | None = None,
     ) -> fx.Node:
         """Insert one vertex, on meta; a module remembers how to build itself for real."""
         args = (list(sources),) if call.as_list else tuple(sources)
-        module = call.name.startswith("nn.") and not call.name.startswith("nn.functional.")
-        if module:
-            made = self._made(call, sources)
-            set_module(model_graph.module, target, made)
-            build = NewModule(call.name, call.kwargs, target, self.seed, init)
+        called = call.factory or torch_object(call.name)
+        if call.factory or isinstance(called, type):
+            build = NewModule(
+                call.name, call.kwargs, target, self.seed, init, bias_init, call.factory
+            )
+            set_module(model_graph.module, target, self._made(build, sources))
             model_graph.builders[target] = build
             node = insert_after(model_graph, sources, vertex, "call_module", target, args)
         else:
-            function = (
-                getattr(functions, call.name[4:])
-                if call.name.startswith("own.")
-                else torch_object(call.name)
-            )
-            call_args = (function, args, call.kwargs)
+            call_args = (called, args, call.kwargs)
             node = insert_after(model_graph, sources, vertex, "call_function", *call_args)
         node.meta[FRESH] = "added"
         node.meta[EDITED] = self.key
         record_shapes(model_graph, [node])
         return node
 
-    def _made(self, call: Call, sources: list[fx.Node]) -> nn.Module:
+    def _made(self, build: NewModule, sources: list[fx.Node]) -> nn.Module:
         """Build the module on meta; torch itself refuses settings that contradict each other."""
-        try:
-            with torch.device("meta"):
-                made: nn.Module = torch_object(call.name)(**call.kwargs)
-        except (ValueError, RuntimeError, AssertionError) as cause:
-            raise ShapeError(
-                name=self.vertex,
-                kind=str(self.layer.layer),  # type: ignore[attr-defined]
-                found=tuple(f"{name_of(s)}: {show_shape(s)}" for s in sources),
-                wanted=str(cause).splitlines()[0],
-                advice=f"change the settings of add.{self.vertex}",
-            ) from cause
-        return made
+        with self.reading("init"):
+            try:
+                return build.on_meta()
+            except (ValueError, RuntimeError, AssertionError) as cause:
+                advice = f"change the settings of add.{self.vertex}"
+                reason = str(cause).splitlines()[0] if str(cause) else "other settings"
+                misfit = self._misfit(sources, reason, advice)
+                misfit.key = self.key
+                raise misfit from cause
 
     def _feed(self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node) -> None:
         for index, name in enumerate(self.layer.feeds):
@@ -223,26 +245,60 @@ class AddLayer(Pass):
         self, model_graph: ModelGraph, sources: list[fx.Node], last: fx.Node, name: str
     ) -> None:
         region = find_region(model_graph.graph, model_graph.module, model_graph.model, name)
+        record_shapes(model_graph, sources)
+        kept = [node for node in region if not (DOOMED in node.meta or _is_added(node))]
         read = [
             (reader, source)
             for source in sources
-            for reader in region
-            if source in reader.all_input_nodes
+            for reader in kept
+            if source in reader.all_input_nodes and _is_tensor(reader)
         ]
         if not read:
             raise NoEffectError(
                 line=f"feeds: {name}",
-                because=f"'{name}' reads nothing that '{self.vertex}' reads",
+                because=self._why_not(name, region, kept),
                 instead=f"write feeds: {_readers(sources, last)}",
             )
         for reader, source in read:
             redirect([reader], source, last)
+            reader.meta.setdefault(FED, {})[source] = last
+        for reader in kept:
+            self._refuse_two_feeders(reader, sources, last)
+
+    def _why_not(self, name: str, region: list[fx.Node], kept: list[fx.Node]) -> str:
+        if not kept:
+            word = "removed" if DOOMED in region[-1].meta else "added"
+            return f"'{name}' is {word} by this recipe; only a vertex that stays can be fed"
+        return f"'{name}' reads no tensor that '{self.vertex}' reads"
+
+    def _refuse_two_feeders(
+        self, reader: fx.Node, sources: list[fx.Node], last: fx.Node
+    ) -> None:
+        """Refuse to stand in for what another added layer already does: the order would decide."""
+        for source in sources:
+            other = reader.meta.get(FED, {}).get(source, last)
+            if other is not last and other not in sources:
+                raise NoEffectError(
+                    line=f"feeds: {name_of(reader)}",
+                    because=f"it reads '{name_of(other)}' in the place of '{name_of(source)}' already",
+                    instead=f"let '{self.vertex}' read '{name_of(other)}', or feed one of the two",
+                )
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
-        """Yield new vertices without a shape."""
-        for node in model_graph.vertices():
-            if node.meta.get(FRESH) == "added" and VALUES not in node.meta:
+        """Yield its own new vertices without a shape; those of other passes may wait for theirs."""
+        for name, node in model_graph.names().items():
+            own = name == self.vertex or name.startswith(f"{self.vertex}.")
+            if own and node.meta.get(FRESH) == "added" and VALUES not in node.meta:
                 yield f"'{name_of(node)}' has a shape"
+
+
+def _is_added(node: fx.Node) -> bool:
+    return node.meta.get(FRESH) == "added"
+
+
+def _is_tensor(node: fx.Node) -> bool:
+    """Tell whether a vertex takes more of its input than a size, which no layer changes."""
+    return VALUES not in node.meta or bool(tensors_in(node.meta[VALUES][0]))
 
 
 def _readers(sources: list[fx.Node], last: fx.Node) -> str:

@@ -53,7 +53,11 @@ class CheckFrozen(Pass):
         self._refuse_shared(model_graph)
 
     def _refusal(self, model_graph: ModelGraph, node: fx.Node) -> FrozenEditError:
-        before = [name_of(s) for s in node.all_input_nodes if name_of(s) in model_graph.frozen]
+        before = [
+            name_of(source)
+            for source in node.all_input_nodes
+            if name_of(source) in model_graph.frozen and source.op != "placeholder"
+        ]
         return FrozenEditError(
             name=name_of(node),
             edit=str(node.meta.get(FRESH, "fed by what is added")),

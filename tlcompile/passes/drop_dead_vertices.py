@@ -40,7 +40,7 @@ class DropDeadVertices(Pass):
                 continue  # the model is called as the base is
             if is_assertion(node) and ancestors([node]) - {node} <= alive:
                 continue
-            if FRESH in node.meta:
+            if FRESH in node.meta and not _only_follows(node):
                 raise self._without_effect(node)
             if DOOMED not in node.meta:
                 model_graph.dropped.setdefault(name_of(node), "nothing reads it any more")
@@ -69,6 +69,13 @@ class DropDeadVertices(Pass):
                 instead=f"name it under the inputs of an added layer, or drop {name_of(node)}",
                 key=node.meta[EDITED],
             )
+        if node.meta[FRESH] == "resized":
+            return NoEffectError(
+                line=f"resize: {name_of(node)}",
+                because=f"no output reads '{name_of(node)}'",
+                instead="drop the line",
+                key=node.meta[EDITED],
+            )
         return NoEffectError(
             line=f"add: {name_of(node)}" if added else "head: auto",
             because=f"no output reads '{name_of(node)}'",
@@ -90,3 +97,11 @@ class DropDeadVertices(Pass):
         for name, _ in model_graph.module.named_parameters():
             if not any(name == target or name.startswith(f"{target}.") for target in targets):
                 yield f"a vertex uses '{name}'"
+
+
+def _only_follows(node: fx.Node) -> bool:
+    """Tell whether a vertex was resized because another line's layer was."""
+    if node.meta[FRESH] != "resized":
+        return False
+    written, name = str(node.meta[EDITED][1]), name_of(node)
+    return name != written and not name.startswith(f"{written}.")

@@ -7,7 +7,8 @@ from torch import fx
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, name_of
-from tlcompile.recipe.schema import FreezePoint, MatchPoint, Recipe, StagePoint, VertexPoint
+from tlcompile.recipe.freeze import FreezePoint, MatchPoint, StagePoint, VertexPoint
+from tlcompile.recipe.schema import Recipe
 
 
 def head_of(recipe: Recipe, base: ModelGraph) -> str:

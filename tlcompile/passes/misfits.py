@@ -16,12 +16,13 @@ from tlcompile.errors.edits import (
 from tlcompile.errors.graph import GraphError, NotYetError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
-from tlcompile.graph.names import find_region, name_of
+from tlcompile.graph.names import find_region, find_vertex, name_of
 from tlcompile.passes.freeze_only import lone_vertices
 from tlcompile.passes.freeze_upto import freeze_ends
 from tlcompile.passes.lookup import as_point, output_names, shown_point
-from tlcompile.recipe.layers import ActivationLayer
-from tlcompile.recipe.schema import FreezePoint, Recipe
+from tlcompile.recipe.freeze import FreezePoint
+from tlcompile.recipe.layers.activation import ActivationLayer
+from tlcompile.recipe.schema import Recipe
 
 LOGIT_TASKS = ("classification", "binary", "multilabel")
 
@@ -49,6 +50,7 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
         if how == "replace" and vertex not in recipe.add:
             added = tuple(recipe.add)
             yield NotReplacedError(name=vertex, added=added, key=("remove", vertex))
+    yield from _resize_misfits(recipe, base, removed)
     yield from _freeze_misfits(recipe, base, removed)
     yield from _output_activations(recipe, base)
     head = find_head(base)
@@ -59,6 +61,33 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
             instead="drop the line",
             key=("head",),
         )
+
+
+def _resize_misfits(
+    recipe: Recipe, base: ModelGraph, removed: set[str]
+) -> Iterator[TLCompileError]:
+    head = find_head(base)
+    for vertex in recipe.resize:
+        try:
+            name = name_of(find_vertex(base.graph, base.module, base.model, vertex))
+        except GraphError as error:
+            error.key = ("resize", vertex)
+            yield error
+            continue
+        if name in removed:
+            yield NoEffectError(
+                line=f"resize: {vertex}",
+                because=f"'{name}' is {_edit_word(recipe, name)} by this recipe",
+                instead=f"drop {vertex} from resize",
+                key=("resize", vertex),
+            )
+        elif recipe.head == "auto" and head is not None and name == name_of(head.classifier):
+            yield NoEffectError(
+                line=f"resize: {vertex}",
+                because=f"'{name}' is the classifier, which head: auto replaces",
+                instead="drop head: auto, or drop the line",
+                key=("resize", vertex),
+            )
 
 
 def _freeze_misfits(
@@ -157,16 +186,6 @@ def _output_activations(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileE
 
 def _not_yet(recipe: Recipe) -> Iterator[NotYetError]:
     """Name what this version of the language cannot do; nothing is guessed."""
-    if recipe.resize:
-        yield NotYetError(
-            what="resize", instead="remove: replace the layer and its readers", key=("resize",)
-        )
-    if recipe.fine_tune.phases is not None:
-        yield NotYetError(
-            what="fine_tune.phases",
-            instead="write epochs, and train once for each freeze point",
-            key=("fine_tune", "phases"),
-        )
     if recipe.task not in ("classification", "binary"):
         yield NotYetError(
             what=f"task: {recipe.task}", instead="task: classification", key=("task",)

@@ -17,6 +17,7 @@ from tlcompile.graph.reach import descendants
 from tlcompile.graph.shapes import forget_shapes, record_shapes, shape_of, show_shape
 from tlcompile.graph.surgery import redirect, set_module
 from tlcompile.passes.base import DOOMED, Pass
+from tlcompile.recipe.initialisers import Init
 
 
 @final
@@ -38,7 +39,7 @@ class ReplaceHead(Pass):
 
     classes: int
     seed: int
-    init: str = "default"
+    init: Init = "default"
 
     def apply(self, model_graph: ModelGraph) -> None:
         """Replace the classifier."""

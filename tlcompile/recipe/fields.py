@@ -41,15 +41,13 @@ Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
 Width = Positive | Literal["classes"]
-Pair = Positive | Annotated[tuple[Positive, Positive], Strict(False)]
-CountPair = Count | Annotated[tuple[Count, Count], Strict(False)]
+# One number for all dimensions, or one a dimension.
+_UP_TO_3 = Field(min_length=1, max_length=3)
+Sizes = Positive | Annotated[tuple[Positive, ...], Strict(False), _UP_TO_3]
+CountSizes = Count | Annotated[tuple[Count, ...], Strict(False), _UP_TO_3]
 
 Activation = Literal[
     "relu", "relu6", "leaky_relu", "elu", "selu", "celu", "gelu", "silu", "mish", "softplus",
-    "hardswish", "hardsigmoid", "hardtanh", "tanh", "sigmoid", "softmax", "log_softmax", "identity",
-]  # fmt: skip
-
-Init = Literal[
-    "default", "xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal",
-    "orthogonal", "normal", "trunc_normal", "uniform", "zeros", "ones", "eye", "dirac",
+    "hardswish", "hardsigmoid", "hardtanh", "hardshrink", "softshrink", "tanhshrink", "tanh",
+    "sigmoid", "logsigmoid", "softsign", "rrelu", "softmax", "log_softmax", "identity",
 ]  # fmt: skip

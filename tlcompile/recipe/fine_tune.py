@@ -8,7 +8,6 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from tlcompile.recipe.fields import (
     Activation,
-    Init,
     Name,
     NotNegative,
     Positive,
@@ -17,6 +16,8 @@ from tlcompile.recipe.fields import (
     Section,
     Seed,
 )
+from tlcompile.recipe.freeze import Freeze
+from tlcompile.recipe.initialisers import Init
 
 Betas = Annotated[tuple[Probability, Probability], Strict(False)]
 
@@ -108,17 +109,40 @@ class EarlyStop(Section):
     min_delta: NotNegative = Field(0.0, description="Smallest change that counts.")
 
 
+class Until(Section):
+    """When a phase ends early."""
+
+    plateau: Positive = Field(description="Epochs without improvement of the monitored value.")
+
+
+def _upto(value: Any) -> Any:
+    """Let `freeze: layer3` mean `freeze: {upto: layer3}` in a phase too."""
+    return value if value is None or isinstance(value, dict | Freeze) else {"upto": value}
+
+
 class Phase(Section):
     """One phase of progressive unfreezing."""
 
-    name: Name = Field(description="The phase's name.")
-    freeze: object | None = Field(None, description="As the section `freeze`.")
-    epochs: Positive | None = Field(None, description="Passes over the training images.")
-    lr: Rate | None = Field(None, description="Learning rate.")
-    layer_decay: Rate | None = Field(
-        None, description="Factor of the rate a stage nearer the input."
+    name: Name = Field(description="Names it in plan and metrics.")
+    freeze: Annotated[Freeze, BeforeValidator(_upto)] | None = Field(
+        None, description="As the section `freeze`, which it replaces."
     )
-    until: object | None = Field(None, description="When to go on.")
+    epochs: Positive = Field(10, description="Passes over the training images, at most.")
+    lr: Rate | None = Field(
+        None, description="Learning rate of this phase; the optimizer stays as it is."
+    )
+    optimizer: AnyOptimizer | None = Field(None, description="Another optimizer, in full.")
+    schedule: AnySchedule | None = Field(
+        None, description="Another schedule; each phase starts it anew."
+    )
+    layer_decay: Rate = Field(1.0, description="Factor of the rate, a stage nearer the input.")
+    until: Until | None = Field(None, description="When to go on before the epochs are over.")
+
+    @model_validator(mode="after")
+    def _one_rate(self) -> Phase:
+        if self.lr is not None and self.optimizer is not None and self.optimizer.lr is not None:
+            raise ValueError("lr stands beside optimizer.lr | drop one of the two")
+        return self
 
 
 class FineTune(Section):
@@ -144,11 +168,12 @@ class FineTune(Section):
         0.0, description="Share of the target spread over all classes."
     )
     clip_norm: Rate | None = Field(None, description="Largest norm of all gradients together.")
-    activation: Activation | None = Field(None, description="Of new layers that name none.")
+    activation: Activation | None = Field(None, description="Of new linear and convolution layers that name none.")
     dropout: Probability | None = Field(None, description="Behind new layers that name none.")
     init: Init = Field("default", description="Of new layers' weights; default: torch's own.")
     phases: Annotated[tuple[Phase, ...], Strict(False)] | None = Field(
-        None, description="Not yet: progressive unfreezing, phase by phase."
+        None,
+        description="Progressive unfreezing, phase by phase; `plan` shows them. Not yet: train.",
     )
 
     @model_validator(mode="after")
@@ -157,4 +182,22 @@ class FineTune(Section):
             raise ValueError(
                 "epochs stands beside phases, where it has no effect | give each phase its epochs"
             )
+        if self.phases == ():
+            raise ValueError("phases is an empty list | drop it, or write a phase")
+        names = [phase.name for phase in self.phases or ()]
+        if len(set(names)) < len(names):
+            raise ValueError("two phases have one name | give each a name of its own")
         return self
+
+    def during(self, phase: Phase) -> FineTune:
+        """Return what holds in one phase: what it does not say comes from here."""
+        optimizer = phase.optimizer or self.optimizer
+        if phase.lr is not None:
+            optimizer = optimizer.model_copy(update={"lr": phase.lr})
+        own = {
+            "optimizer": optimizer,
+            "schedule": phase.schedule or self.schedule,
+            "epochs": phase.epochs,
+            "phases": None,
+        }
+        return self.model_copy(update=own)

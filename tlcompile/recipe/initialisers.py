@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, get_args
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tlcompile.recipe.fields import NotNegative, Positive, Section
 
@@ -139,13 +139,24 @@ InitWord = Literal[
 ]  # fmt: skip
 
 
+def _ask_for_numbers(word: Any) -> Any:
+    """Refuse a word that says nothing alone, with the mapping that does."""
+    examples = {"sparse": "sparsity: 0.1", "constant": "val: 0"}
+    if word in examples:
+        mapping = f"{{name: {word}, {examples[word]}}}"
+        raise ValueError(f"{word} needs its number | write {mapping}")
+    return word
+
+
 def _form(value: Any) -> str:
     """Tell which form is meant, so that a problem is told of that form alone."""
     return "mapping" if isinstance(value, dict | Section) else "word"
 
 
 Init = Annotated[
-    Annotated[InitWord, Tag("word")] | Annotated[AnyInit, Tag("mapping")], Discriminator(_form)
+    Annotated[InitWord, BeforeValidator(_ask_for_numbers), Tag("word")]
+    | Annotated[AnyInit, Tag("mapping")],
+    Discriminator(_form),
 ]
 
 

@@ -6,17 +6,14 @@ import re
 from collections.abc import Iterable
 from pathlib import Path, PurePath
 
-from pydantic import ValidationError
-
-from tlcompile.errors.base import raise_problems
-from tlcompile.errors.recipe import RecipeError
 from tlcompile.errors.schema import BadValueError
-from tlcompile.recipe.nodes import Entry, Mapping, Node, Scalar, Sequence
+from tlcompile.recipe.inherit import inherit
+from tlcompile.recipe.nodes import NOWHERE, Entry, Mapping, Node, Scalar, Sequence
 from tlcompile.recipe.overrides import COMMAND_LINE, Override, apply_override, parse_override
-from tlcompile.recipe.problems import problems_of
-from tlcompile.recipe.scalars import to_data
+from tlcompile.recipe.scalars import to_data, to_yaml
 from tlcompile.recipe.schema import Recipe
-from tlcompile.recipe.yaml_reader import read_recipe_file
+from tlcompile.recipe.validate import validated
+from tlcompile.recipe.yaml_reader import read_recipe_file, read_recipe_text
 
 # A section written as one value is short for a mapping with this key.
 SHORT_FORMS: dict[tuple[str, ...], str] = {
@@ -56,18 +53,20 @@ def recipe_from(root: Mapping, overrides: Iterable[Override], name: str) -> Reci
     """Apply overrides to a tree and validate it; `name` is used where the recipe has none."""
     for override in overrides:
         root = spell_out(apply_override(root, override))
-    if "name" not in root.items:
-        named = Entry(root.span, Scalar(name, plain=False, span=root.span))
-        root = Mapping({**root.items, "name": named}, root.span)
-    problems: list[RecipeError] = []
-    try:
-        recipe = Recipe.model_validate(to_data(root))
-    except ValidationError as cause:
-        problems = list(problems_of(cause, root))
-    raise_problems(problems)  # outside of `except`: Pydantic's own words would be shown first
-    recipe._source = root
+    recipe = validated(inherit(root), name)
     _refuse_escape(recipe)
     return recipe
+
+
+def complete(recipe: Recipe) -> Recipe:
+    """Return a recipe that was written in Python with what it takes from the run it starts from.
+
+    One that was read from a file has it already.
+    """
+    if recipe.base.run is None or recipe._source is not None:
+        return recipe
+    written = recipe.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    return recipe_from(read_recipe_text(to_yaml(written), NOWHERE.file), (), recipe.name)
 
 
 def _refuse_escape(recipe: Recipe) -> None:

@@ -111,7 +111,8 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
     if kinds == {"extra_forbidden"}:
         known = tuple(dict.fromkeys(k for f in found for k in keys_at(f["loc"][:-1])))
         section, last = ".".join(map(str, key[:-1])), str(key[-1])
-        belongs = tuple(path for path in paths_of(last) if path != name)
+        same = f"{'.'.join(map(str, key[-2:]))}"  # this section, elsewhere in a recipe
+        belongs = tuple(path for path in paths_of(last) if not path.endswith(same))
         return UnknownKeyError(name=last, section=section, known=known, belongs=belongs, **place)
     if kinds == {"missing"}:
         section, last = ".".join(map(str, key[:-1])), str(key[-1])

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from tlcompile.recipe import layers as vocabulary
+from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.schema import Recipe
 
 HEADER = """\
@@ -27,7 +27,7 @@ def reference_text() -> str:
     """Return docs/recipe.md."""
     parts = [HEADER, *_section("A recipe", Recipe, skip=("add",))]
     parts += ["## `add.<name>`: layer types\n"]
-    for layer in _sections(vocabulary.AnyLayer):
+    for layer in _sections(AnyLayer):
         parts += _section(_layer_title(layer), layer, level=3)
     return "\n".join(parts).rstrip() + "\n"
 

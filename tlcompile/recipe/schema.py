@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, PrivateAttr, Strict, model_validator
+from pydantic import Field, PrivateAttr, Strict, model_validator
 
 from tlcompile.errors.base import RecipeKey, Span
 from tlcompile.recipe.data import DATASET_CLASSES, Data, Features
-from tlcompile.recipe.fields import Count, Init, Name, Names, Positive, Section, Text, as_list
-from tlcompile.recipe.fine_tune import FineTune
-from tlcompile.recipe.layers import AnyLayer
+from tlcompile.recipe.fields import Count, Name, Names, Positive, Section, Text
+from tlcompile.recipe.fine_tune import FineTune, Phase
+from tlcompile.recipe.freeze import Freeze
+from tlcompile.recipe.initialisers import Init
+from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.nodes import Mapping, locate
 
 
@@ -35,57 +37,34 @@ class Base(Section):
         return self
 
 
-class VertexPoint(Section):
-    """A freeze point by vertex, where the name is also a keyword."""
-
-    vertex: Name = Field(description="A vertex or a region, even if it is called `stage2`.")
-
-
-class StagePoint(Section):
-    """A freeze point by stage: strides 4, 8, 16, 32 are stages 1 to 4."""
-
-    stage: Annotated[int, Field(ge=1, le=4)] = Field(description="1 to 4.")
-
-
-class MatchPoint(Section):
-    """Every vertex whose name a pattern matches."""
-
-    match: Name = Field(
-        description="`*` stands for any text, dots too: `*.bn1`; `plan` prints what it matches."
-    )
-
-
-FreezePoint = VertexPoint | StagePoint | MatchPoint | Name
-
-
-class Freeze(Section):
-    """The freeze point: named vertices and all that they read stop learning."""
-
-    upto: Annotated[tuple[FreezePoint, ...], Strict(False), BeforeValidator(as_list)] = Field(
-        ("head",),
-        description="Inclusive: vertices, stage1..stage4, `head` (all but the classifier), none, all. "
-        "Beside `only`: none.",
-    )
-    only: Annotated[tuple[MatchPoint | Name, ...], Strict(False), BeforeValidator(as_list)] = Field(
-        (), description="These vertices or regions alone; gradients pass through."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _alone(cls, written: Any) -> Any:
-        if isinstance(written, dict) and "only" in written and "upto" not in written:
-            return {**written, "upto": "none"}
-        return written
-
-
 class Resize(Section):
-    """Another width for a layer of the base."""
+    """Another width for a layer of the base; what reads it follows by itself."""
 
-    out: Positive | None = Field(None, description="Output width.")
-    in_: Positive | None = Field(None, alias="in", description="Input width.")
-    init: Init | None = Field(None, description="Of the layer.")
-    fan_out_init: Init | None = Field(None, description="Of its readers.")
-    overlap: bool = Field(False, description="Keep the weights that both widths have.")
+    out: Positive | None = Field(None, description="Output width: channels or features.")
+    in_: Positive | None = Field(
+        None,
+        alias="in",
+        description="Input width, where an edit changes what the layer reads; a resize alone infers it.",
+    )
+    init: Init | None = Field(
+        None, description="Of the layer's new weights; default: fine_tune.init."
+    )
+    fan_out_init: Init | None = Field(
+        None, description="Of its readers' new weights; default: as `init`."
+    )
+    overlap: bool = Field(
+        False, description="Keep the weights that both widths have; else all are new."
+    )
+
+    @model_validator(mode="after")
+    def _changes_something(self) -> Resize:
+        if self.out is None and self.in_ is None:
+            raise ValueError("name a width: out or in | write out: 256, or drop the line")
+        if self.out is None and self.fan_out_init is not None:
+            raise ValueError(
+                "fan_out_init has no effect without out: no reader changes | drop fan_out_init"
+            )
+        return self
 
 
 class Input(Section):
@@ -124,7 +103,9 @@ class Recipe(Section):
         description="Vertices or regions to take away: replace (its readers wait for an added one of "
         "this name), drop, or bypass (its readers read what it read).",
     )
-    resize: dict[Name, Resize] = Field({}, description="Not yet: layers to make wider or narrower.")
+    resize: dict[Name, Resize] = Field(
+        {}, description="Layers to make wider or narrower, all at once; readers follow."
+    )
     add: dict[Name, AnyLayer] = Field(
         {}, description="New layers, by name; `feeds` puts one in front of readers of its input."
     )
@@ -146,6 +127,7 @@ class Recipe(Section):
     run: Run = Field(Run(), description="What the machine decides.")
 
     _source: Mapping | None = PrivateAttr(None)
+    _phase: int | None = PrivateAttr(None)  # whose own freeze point it has
 
     @model_validator(mode="after")
     def _no_line_without_effect(self) -> Recipe:
@@ -165,6 +147,21 @@ class Recipe(Section):
             return len(self.data.classes)
         return DATASET_CLASSES.get(self.data.dataset or "")
 
+    def phases(self) -> tuple[Recipe, ...]:
+        """Return the recipe of each phase, with its freeze point and rates; else itself alone."""
+        phases = self.fine_tune.phases
+        if phases is None:
+            return (self,)
+        return tuple(self._during(index, phase) for index, phase in enumerate(phases))
+
+    def _during(self, index: int, phase: Phase) -> Recipe:
+        own = {"freeze": phase.freeze or self.freeze, "fine_tune": self.fine_tune.during(phase)}
+        recipe = self.model_copy(update=own)
+        recipe._phase = None if phase.freeze is None else index
+        return recipe
+
     def where(self, key: RecipeKey) -> Span | None:
         """Return the place of a key in the file or on the command line, where there is one."""
+        if self._phase is not None and key[:1] == ("freeze",):
+            key = ("fine_tune", "phases", self._phase, *key)
         return None if self._source is None else locate(self._source, key)

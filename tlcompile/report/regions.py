@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import Summary, VertexRow
@@ -37,6 +38,11 @@ class Leaf:
         """Return whether it only shows what was there."""
         return self.states == ("removed",)
 
+    @property
+    def minor(self) -> bool:
+        """Return whether the eye should pass it by: removed, or a size instead of a tensor."""
+        return self.removed or not (self.row.shape.startswith("(") or self.states == (OUTPUT,))
+
 
 @dataclass(eq=False)
 class Region:
@@ -62,7 +68,7 @@ class Region:
         for child in self.children:
             yield from child.leaves()
 
-    @property
+    @cached_property
     def states(self) -> tuple[str, ...]:
         """Return what is in it; plain vertices only where there is nothing else."""
         found = dict.fromkeys(state for leaf in self.leaves() for state in leaf.states)
@@ -72,6 +78,11 @@ class Region:
     def removed(self) -> bool:
         """Return whether nothing in it is left."""
         return self.states == ("removed",)
+
+    @cached_property
+    def minor(self) -> bool:
+        """Return whether the eye should pass it by."""
+        return all(leaf.minor for leaf in self.leaves())
 
 
 Node = Leaf | Region
@@ -122,7 +133,7 @@ def _ghosts(summary: Summary) -> dict[str, Leaf]:
 
 
 def _with_ghosts(
-    leaves: list[Leaf], ghosts: dict[str, Leaf], by_name: Mapping[str, Leaf]
+    leaves: list[Leaf], ghosts: dict[str, Leaf], by_name: dict[str, Leaf]
 ) -> list[Leaf]:
     """Put each removed vertex behind what it read, without tearing a region apart."""
     order = list(leaves)
@@ -231,9 +242,7 @@ def _regions(region: Region) -> Iterator[Region]:
 
 def _expand(region: Region, *, everything: bool) -> bool:
     """Open what holds an edit or the freeze point; return whether there is anything to see."""
-    inner = [
-        _expand(c, everything=everything) for c in region.children if isinstance(c, Region)
-    ]
+    inner = [_expand(c, everything=everything) for c in region.children if isinstance(c, Region)]
     states = {state for child in region.children for state in child.states}
     edited = bool(states & {"added", "replaced", "resized"}) or (
         "removed" in states and states != {"removed"}

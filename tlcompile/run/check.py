@@ -18,11 +18,19 @@ from tlcompile.run.splits import known_classes
 
 @dataclass(frozen=True)
 class Proof:
-    """A recipe that was proved, and what is still unknown."""
+    """A recipe that was proved, and what is still unknown.
+
+    Attributes:
+        recipe: As it was read.
+        model: As its first phase has it.
+        classes: None: only the images would tell.
+        later: The models of the phases behind the first; they differ in what is frozen.
+    """
 
     recipe: Recipe
     model: CompiledModel
     classes: int | None
+    later: tuple[CompiledModel, ...] = ()
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,7 +47,9 @@ def prove(path: str, overrides: list[str], classes: int | None) -> Proof:
     """Load and prove a recipe; unknown classes are replaced by a placeholder."""
     recipe = load_recipe(path, overrides)
     known = classes if classes is not None else known_classes(recipe)
-    return Proof(recipe, prove_recipe(recipe, num_classes=known or PLACEHOLDER_CLASSES), known)
+    width = known or PLACEHOLDER_CLASSES
+    first, *later = (prove_recipe(phase, num_classes=width) for phase in recipe.phases())
+    return Proof(recipe, first, known, tuple(later))
 
 
 def unknown_line(proof: Proof) -> list[str]:
@@ -50,7 +60,9 @@ def unknown_line(proof: Proof) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Print one line, or data."""
     proof = prove(options.recipe, options.overrides, options.classes)
-    refuse_untrainable(proof.recipe, proof.model, proof.classes)
+    models = (proof.model, *proof.later)
+    for phase, model in zip(proof.recipe.phases(), models, strict=True):
+        refuse_untrainable(phase, model, proof.classes, swept=len(models) > 1)
     plan = make_plan(proof.recipe, proof.model)
     if options.json:
         facts = {"ok": True, "classes": proof.classes, **plan.as_json()["parameters"]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 
 import torch
 
@@ -15,9 +14,8 @@ from tlcompile.data.samples import Samples
 from tlcompile.errors.data import UnknownClassError
 from tlcompile.features.prefix import Prefix
 from tlcompile.features.sources import LiveSource
-from tlcompile.recipe.load import load_recipe
+from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
-from tlcompile.run.find import find_run
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import naming_all_bad, open_splits
 from tlcompile.run.train import as_data
@@ -38,9 +36,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Print accuracy, and accuracy by class."""
-    folder = find_run(options.run)
-    bundle = load_bundle(folder)
-    samples = _labelled(bundle, options.folder) if options.folder else _own(folder, bundle)
+    bundle = load_bundle(find_run(options.run))
+    samples = _labelled(bundle, options.folder) if options.folder else _own(bundle)
     what = options.folder or "the run's own validation images"
     with naming_all_bad(samples.ids if options.folder else (), options.workers):
         score, by_class = judge(bundle, samples, workers=options.workers)
@@ -54,11 +51,9 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _own(folder: Path, bundle: Bundle) -> Samples:
+def _own(bundle: Bundle) -> Samples:
     """Return the validation images that the run was judged by."""
-    inner = folder / "bundle" if (folder / "bundle").is_dir() else folder
-    recipe = load_recipe(inner / "recipe.yaml")
-    splits = open_splits(recipe, bundle.preprocessing.channels, say)
+    splits = open_splits(bundle.recipe, bundle.preprocessing.channels, say)
     return splits.val or splits.train
 
 

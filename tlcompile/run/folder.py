@@ -12,6 +12,7 @@ from typing import Any
 
 from tlcompile.durable.files import append_line, make_folder, write_file
 from tlcompile.model.compiled import TensorRow
+from tlcompile.recipe.finished import find_run, read_run
 from tlcompile.recipe.scalars import to_yaml
 from tlcompile.recipe.schema import Recipe
 from tlcompile.training.loop import EpochRow
@@ -32,6 +33,8 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
     data: dict[str, Any] = recipe.model_dump(
         mode="json", by_alias=True, exclude_none=True, exclude={"run"}
     )
+    if recipe.base.run is not None:
+        data["base"].pop("weights")  # a run has its own; beside base.run it is refused
     if recipe.fine_tune.phases is not None:
         data["fine_tune"].pop("epochs")  # each phase has its own; beside phases it is refused
     return data
@@ -41,6 +44,8 @@ def recipe_digest(recipe: Recipe) -> str:
     """Return 8 hex of what decides the result: not the name, nor what the machine decides."""
     data = resolved(recipe)
     data.pop("name", None)
+    if recipe.base.run is not None:  # its weights decide, wherever it lies
+        data["base"]["run"] = read_run(find_run(recipe.base.run)).weights_sha256
     data["features"].pop("cache", None)
     text = json.dumps(data, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -26,6 +26,7 @@ class RateRow:
         lr: At the start.
         schedule: Its name.
         epochs: At most.
+        batch_size: Images a step.
     """
 
     phase: str
@@ -36,6 +37,7 @@ class RateRow:
     lr: float
     schedule: str
     epochs: int
+    batch_size: int
 
 
 @dataclass(frozen=True)
@@ -103,13 +105,19 @@ class Plan:
         }
 
 
-def make_plan(recipe: Recipe, model: CompiledModel, images: Mapping[str, int] | None = None) -> Plan:
+def make_plan(
+    recipe: Recipe,
+    model: CompiledModel,
+    images: Mapping[str, int] | None = None,
+    later: Sequence[CompiledModel] = (),
+) -> Plan:
     """Derive the plan from a compiled model, which may live on meta.
 
     Args:
         recipe: What the user asked for.
         model: The recipe, compiled.
         images: How many there are in train, val and test, where that is known.
+        later: Its models in the phases behind the first.
     """
     parameters = dict(model.named_parameters())
     trainable = dict(model.trainable())
@@ -123,7 +131,7 @@ def make_plan(recipe: Recipe, model: CompiledModel, images: Mapping[str, int] | 
         tensors=tuple(model.tensors()),
         trainable=sum(p.numel() for p in trainable.values()),
         frozen=sum(p.numel() for n, p in parameters.items() if n not in trainable),
-        rates=_rates(recipe, model) if trainable else (),
+        rates=_rates(recipe, (model, *later)),
         boundary=model.boundary,
         rows_of_features=_rows_of_features(recipe, images),
         costs=costs_of(recipe, model),
@@ -139,20 +147,26 @@ def base_rate(recipe: Recipe, model: CompiledModel) -> float:
     return DEFAULT_LR_NEW if only_new else DEFAULT_LR_TUNED
 
 
-def _rates(recipe: Recipe, model: CompiledModel) -> tuple[RateRow, ...]:
+def _rates(recipe: Recipe, models: Sequence[CompiledModel]) -> tuple[RateRow, ...]:
+    """Return what trains at which rate: one row a phase, none where nothing trains."""
+    names = [phase.name for phase in recipe.fine_tune.phases or ()] or ["main"]
+    phases = zip(names, recipe.phases(), models, strict=False)
+    return tuple(_rate(*phase) for phase in phases if any(True for _ in phase[2].trainable()))
+
+
+def _rate(name: str, recipe: Recipe, model: CompiledModel) -> RateRow:
     tune = recipe.fine_tune
     named = dict(model.trainable())
-    return (
-        RateRow(
-            phase="main",
-            trains=tuple(dict.fromkeys(name.split(".")[0] for name in named)),
-            tensors=len(named),
-            parameters=sum(p.numel() for p in named.values()),
-            optimizer=tune.optimizer.name,
-            lr=base_rate(recipe, model),
-            schedule=tune.schedule.name,
-            epochs=tune.epochs,
-        ),
+    return RateRow(
+        phase=name,
+        trains=tuple(dict.fromkeys(name.split(".")[0] for name in named)),
+        tensors=len(named),
+        parameters=sum(p.numel() for p in named.values()),
+        optimizer=tune.optimizer.name,
+        lr=base_rate(recipe, model),
+        schedule=tune.schedule.name,
+        epochs=tune.epochs,
+        batch_size=tune.batch_size,
     )
 
 
@@ -165,7 +179,17 @@ def _rows_of_features(recipe: Recipe, images: Mapping[str, int] | None) -> int |
 
 
 def _notes(recipe: Recipe) -> list[str]:
-    schedule, epochs = recipe.fine_tune.schedule, recipe.fine_tune.epochs
-    if schedule.name == "step" and schedule.every >= epochs:
-        return [f"step at epoch {schedule.every}: not reached in {epochs}"]
-    return []
+    notes = []
+    for phase in recipe.phases():
+        schedule, epochs = phase.fine_tune.schedule, phase.fine_tune.epochs
+        if schedule.name == "step" and schedule.every >= epochs:
+            notes.append(f"step at epoch {schedule.every}: not reached in {epochs}")
+    for one in recipe.fine_tune.phases or ():
+        if one.layer_decay != 1:
+            factor = f"times {one.layer_decay:g} for each stage nearer the input"
+            notes.append(f"phase {one.name}: the rate of a layer is {factor}")
+        if one.until is not None:
+            notes.append(f"phase {one.name}: ends after {one.until.plateau} epochs without gain")
+    if recipe.fine_tune.phases:
+        notes.append("the table above the rates is phase 1; this version does not train phases yet")
+    return notes

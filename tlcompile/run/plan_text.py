@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -13,7 +14,10 @@ from tlcompile.run.say import table_lines
 
 COLUMNS = ("vertex", "what", "shape", "reads", "parameters", "state")
 FULL = (*COLUMNS, "init", "FLOPs", "bytes")
-RATES = ("phase", "trains", "tensors", "parameters", "optimizer", "lr", "schedule", "epochs")
+RATES = (
+    "phase", "trains", "tensors", "parameters", "optimizer", "lr", "schedule", "epochs", "batch",
+)  # fmt: skip
+WIDTH = 100  # columns of the lines under the tables
 
 _PREFIXES = ("", "k", "M", "G", "T", "P")
 
@@ -54,7 +58,7 @@ def _vertex_table(groups: Sequence[Sequence[VertexRow]], full: bool) -> list[str
         _cells(group, name, _reads(group, home, before), full)
         for group, name, before in zip(groups, names, above, strict=False)
     ]
-    columns = FULL if full else COLUMNS
+    columns: tuple[str, ...] = FULL if full else COLUMNS
     if not any(row[3] for row in cells):
         columns = tuple(column for column in columns if column != "reads")
         cells = [(*row[:3], *row[4:]) for row in cells]
@@ -97,6 +101,7 @@ def _rate_cells(plan: Plan) -> list[tuple[str, ...]]:
             f"{rate.lr:g}",
             rate.schedule,
             str(rate.epochs),
+            str(rate.batch_size),
         )
         for rate in plan.rates
     ]
@@ -115,7 +120,19 @@ def _lines(recipe: Recipe, plan: Plan, full: bool) -> list[str]:
     told.append(("memory", _memory(recipe, plan)))
     told.append(("features", _features(plan)))
     told += [("note", note) for note in plan.notes]
-    return [f"{word:<12}{text}" for word, text in told]
+    return [line for word, text in told for line in _wrapped(f"{word:<12}", text)]
+
+
+def _wrapped(word: str, text: str) -> list[str]:
+    """Fold a line to WIDTH columns behind its word; names stay whole."""
+    return textwrap.wrap(
+        text,
+        WIDTH,
+        initial_indent=word,
+        subsequent_indent=" " * len(word),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
 
 
 def _init(init: str) -> str:

@@ -20,8 +20,8 @@ from tlcompile.durable.files import write_file
 from tlcompile.errors.data import NoImagesError
 from tlcompile.errors.finding import MissingImageError
 from tlcompile.features.prefix import Prefix, chunks_of
+from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
-from tlcompile.run.find import find_run
 from tlcompile.run.say import progress, say, table
 from tlcompile.run.splits import naming_all_bad
 from tlcompile.training.losses import probabilities

@@ -1,12 +1,18 @@
-"""What ran, and where: versions, device, threads."""
+"""What ran, on what, and where: base, images, versions, device, threads."""
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import platform
+from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
+
+from tlcompile.data.samples import Samples
+from tlcompile.zoo.base import BaseModel
 
 PACKAGES = ("tlcompile", "torchvision", "safetensors", "pillow", "hydra-core", "pydantic")
 
@@ -22,6 +28,37 @@ def environment(device: torch.device) -> dict[str, Any]:
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
     }
+
+
+def base_record(opened: BaseModel) -> dict[str, Any]:
+    """Return what a run started from, with the digest of its weights. Ask before compiling.
+
+    A base's digest is of its tensors, so a file in another format has the same; that of a run is
+    of its bundle's weights file, as `sha256sum` says it.
+    """
+    record = {"model": opened.name, "weights": opened.weights, "licence": opened.licence}
+    if opened.run is None:
+        return {**record, "sha256": tensors_digest(opened.module)}
+    model = opened.run.root["model"]
+    return {**record, "model": model, "run": opened.name, "sha256": opened.run.weights_sha256}
+
+
+def tensors_digest(module: nn.Module) -> str:
+    """Return the SHA-256 of a module's tensors: names, shapes, types and bytes, in their order."""
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def images_digest(samples: Samples) -> str:
+    """Return the SHA-256 of a split's list: class and file name of each, not what the files hold."""
+    lines = [
+        f"{samples.classes[label]}/{Path(name).name}\n"
+        for name, label in zip(samples.ids, samples.labels, strict=True)
+    ]
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def _version(package: str) -> str:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
+from tlcompile.errors.ancestry import OtherClassesError, OwnBaseError
 from tlcompile.errors.base import TLCompileError, raise_problems
 from tlcompile.errors.edits import NoEffectError, WrongWidthError
 from tlcompile.errors.graph import NotYetError
@@ -11,6 +13,7 @@ from tlcompile.errors.run import NothingTrainsError
 from tlcompile.errors.training import AugmentedFrozenError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.passes.plan import num_logits
+from tlcompile.recipe.finished import FinishedRun
 from tlcompile.recipe.schema import Recipe
 
 
@@ -32,6 +35,62 @@ def refuse_untrainable(
     if not swept:
         found += _idle(recipe, model)
     raise_problems(error.at(recipe.where(error.key)) for error in found)
+
+
+def refuse_phases(recipe: Recipe) -> None:
+    """Refuse to train phase by phase; such a recipe can be checked and planned.
+
+    Raises:
+        NotYetError: It has phases.
+    """
+    if recipe.fine_tune.phases is not None:
+        key = ("fine_tune", "phases")
+        instead = "write epochs, and train once for each freeze point"
+        error = NotYetError(what="training with fine_tune.phases", instead=instead, key=key)
+        raise error.at(recipe.where(key))
+
+
+def refuse_other_classes(
+    recipe: Recipe, model: CompiledModel, run: FinishedRun | None, classes: tuple[str, ...]
+) -> None:
+    """Refuse data whose classes are not those of the classifier that is kept from a run.
+
+    Args:
+        recipe: What the user asked for.
+        model: The recipe, compiled.
+        run: What it starts from, if a run.
+        classes: Of the data, in the order of the outputs.
+
+    Raises:
+        OtherClassesError: Other names, or the same in another order.
+    """
+    if run is None or classes == run.classes or not _keeps_classifier(model):
+        return
+    key = next(
+        k for k in (("data", n) for n in ("classes", "folder", "dataset")) if _says(recipe, k)
+    )
+    error = OtherClassesError(run=str(run.folder), wanted=run.classes, found=classes, key=key)
+    raise error.at(recipe.where(key))
+
+
+def _keeps_classifier(model: CompiledModel) -> bool:
+    """Tell whether the last vertex with parameters is the base's own."""
+    owners = [row for row in model.summary.vertices if row.num_parameters]
+    return bool(owners) and owners[-1].origin == "kept"
+
+
+def _says(recipe: Recipe, key: tuple[str, str]) -> bool:
+    return getattr(recipe.data, key[1]) is not None
+
+
+def refuse_own_base(folder: Path, run: FinishedRun | None) -> None:
+    """Refuse a folder that holds the run that the recipe starts from.
+
+    Raises:
+        OwnBaseError: The new run would be written over its base.
+    """
+    if run is not None and folder.resolve() in (run.folder.resolve(), run.bundle.resolve()):
+        raise OwnBaseError(path=folder)
 
 
 def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:

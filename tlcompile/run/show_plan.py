@@ -4,36 +4,61 @@ from __future__ import annotations
 
 import argparse
 import json
+from pathlib import Path
 
+from tlcompile.errors.data import DataError
+from tlcompile.recipe.schema import Recipe
 from tlcompile.run import check
-from tlcompile.run.plan import COLUMNS, Plan, folded, make_plan, summary_lines
-from tlcompile.run.say import say, table
+from tlcompile.run.plan import Plan, make_plan
+from tlcompile.run.plan_diff import diff_json, diff_text, differences
+from tlcompile.run.plan_text import plan_text
+from tlcompile.run.say import say
+from tlcompile.run.splits import open_splits
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     check.add_arguments(parser)
-    parser.add_argument("--full", action="store_true", help="every vertex, not one line a module")
+    parser.add_argument(
+        "--full", action="store_true", help="every vertex, not one line a module; the removed too"
+    )
+    parser.add_argument(
+        "--diff", metavar="OTHER.yaml", help="what differs between this plan and another recipe's"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan."""
     proof = check.prove(options.recipe, options.overrides, options.classes)
-    plan = make_plan(proof.recipe, proof.model)
-    if options.json:
+    plan = plan_of(proof)
+    if options.diff is not None:
+        other = check.prove(options.diff, [], options.classes)
+        found = differences((proof.recipe, plan), (other.recipe, plan_of(other)))
+        say(json.dumps(diff_json(found), indent=1) if options.json else diff_text(found))
+    elif options.json:
         say(json.dumps({"classes": proof.classes, **plan.as_json()}, indent=1))
-        return 0
-    rows = _every(plan) if options.full else folded(plan)
-    title = f"{proof.recipe.name}: {proof.model.summary.model}"
-    table(title, COLUMNS, rows)
-    say("")
-    for line in [*summary_lines(proof.recipe, plan), *check.unknown_line(proof)]:
-        say(line)
+    else:
+        say(f"{plan.name}: {plan.model}")
+        say(
+            "\n".join(
+                [plan_text(proof.recipe, plan, full=options.full), *check.unknown_line(proof)]
+            )
+        )
     return 0
 
 
-def _every(plan: Plan) -> list[tuple[str, str, str, str, str]]:
-    return [
-        (r.name, r.kind, r.shape, f"{r.num_parameters:,}", f"{r.origin}{', frozen' * r.frozen}")
-        for r in plan.rows
-    ]
+def plan_of(proof: check.Proof) -> Plan:
+    """Return the plan of a recipe that was proved, with the number of its images where known."""
+    channels = next(iter(proof.model.summary.sample_shapes.values()))[0]
+    return make_plan(proof.recipe, proof.model, count_images(proof.recipe, channels), proof.later)
+
+
+def count_images(recipe: Recipe, channels: int) -> dict[str, int] | None:
+    """Count the images of a recipe where they are at hand: a plan downloads nothing."""
+    at_hand = recipe.data.dataset == "digits" or Path(recipe.data.folder or " ").is_dir()
+    if not at_hand:
+        return None
+    try:
+        return open_splits(recipe, channels, lambda _line: None).sizes()
+    except DataError:  # a plan needs no data; `train` says what is wrong with them
+        return None

@@ -18,6 +18,7 @@ from tlcompile.errors.data import DataError
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.data import Split
+from tlcompile.recipe.finished import FinishedRun
 from tlcompile.recipe.schema import Recipe
 
 Say = Callable[[str], None]
@@ -36,9 +37,18 @@ class Splits:
         """Return the class names, in the order of the outputs."""
         return self.train.classes
 
+    def sizes(self) -> dict[str, int]:
+        """Return how many images each split has."""
+        return {name: len(split) for name, split in self.named().items()}
+
     def all(self) -> list[Samples]:
         """Return the splits that are there."""
-        return [split for split in (self.train, self.val, self.test) if split is not None]
+        return list(self.named().values())
+
+    def named(self) -> dict[str, Samples]:
+        """Return the splits that are there, by name."""
+        every = {"train": self.train, "val": self.val, "test": self.test}
+        return {name: split for name, split in every.items() if split is not None}
 
 
 def known_classes(recipe: Recipe) -> int | None:
@@ -54,13 +64,14 @@ def known_classes(recipe: Recipe) -> int | None:
     return None
 
 
-def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
+def open_splits(recipe: Recipe, channels: int, say: Say, run: FinishedRun | None = None) -> Splits:
     """Find the images of a recipe; none is read yet.
 
     Args:
         recipe: Its `data`, `task` and `fine_tune.seed` are read.
         channels: 3 for RGB, 1 for grey.
         say: Takes one line about a download.
+        run: What it starts from: its own classes keep their order.
 
     Raises:
         DataError: A folder, a class or an image is missing.
@@ -69,7 +80,7 @@ def open_splits(recipe: Recipe, channels: int, say: Say) -> Splits:
         found = _find(recipe, channels, say)
         if "val" in found and recipe.data.split != Split():
             say("data.split is not used: the images have a val/ folder of their own")
-        splits = _split(recipe, found)
+        splits = _split(recipe, found, run.classes if run else ())
         if recipe.task == "binary" and len(splits.classes) != 2:
             raise WrongClassCountError(task="binary", wanted=2, found=splits.classes, key=("task",))
         return splits
@@ -129,11 +140,12 @@ def refuse_no_data(recipe: Recipe) -> None:
         raise error.at(recipe.where(error.key))
 
 
-def _split(recipe: Recipe, found: dict[str, Samples]) -> Splits:
+def _split(recipe: Recipe, found: dict[str, Samples], order: tuple[str, ...]) -> Splits:
     data, seed = recipe.data, recipe.fine_tune.seed
-    chosen = {
-        name: choose(samples, classes=data.classes, seed=seed) for name, samples in found.items()
-    }
+    classes = data.classes
+    if classes is None and set(order) == set(next(iter(found.values())).classes):
+        classes = order  # a kept classifier means these, in this order
+    chosen = {name: choose(samples, classes=classes, seed=seed) for name, samples in found.items()}
     train = chosen.get("all") or chosen["train"]
     val = chosen.get("val")
     if val is None:

@@ -16,7 +16,7 @@ from tlcompile.errors.run import SweepFailedError
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import next_generation, read_record, recipe_digest
-from tlcompile.run.refuse import refuse_untrainable
+from tlcompile.run.refuse import refuse_phases, refuse_untrainable
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import known_classes
 from tlcompile.run.train import train_recipe
@@ -55,6 +55,7 @@ def _prove_all(recipes: Sequence[Recipe]) -> None:
     errors: dict[str, TLCompileError] = {}
     for recipe in recipes:
         try:
+            refuse_phases(recipe)
             classes = known_classes(recipe)
             model = prove_recipe(recipe, num_classes=classes or PLACEHOLDER_CLASSES)
             refuse_untrainable(recipe, model, classes, swept=True)

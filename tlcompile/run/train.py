@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tlcompile.bundle import save_bundle
-from tlcompile.compiler import compile_opened, open_any
+from tlcompile.compiler import compile_opened
 from tlcompile.data.augment import Augmentation
 from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
@@ -30,9 +30,15 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
 from tlcompile.run.folder import add_row, begin, resolved, write_record, write_tensors
-from tlcompile.run.plan import base_rate, make_plan, plan_text
-from tlcompile.run.record import environment
-from tlcompile.run.refuse import refuse_untrainable
+from tlcompile.run.plan import base_rate, make_plan
+from tlcompile.run.plan_text import plan_text
+from tlcompile.run.record import base_record, environment, images_digest
+from tlcompile.run.refuse import (
+    refuse_other_classes,
+    refuse_own_base,
+    refuse_phases,
+    refuse_untrainable,
+)
 from tlcompile.run.say import progress
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
 from tlcompile.training.loop import EpochRow, Stopping, evaluate, train_epochs
@@ -42,6 +48,7 @@ from tlcompile.training.optim import build_optimizer
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.schedule import rate_factor
 from tlcompile.zoo.base import BaseModel
+from tlcompile.zoo.open import open_base
 
 
 @dataclass(frozen=True)
@@ -88,12 +95,16 @@ def train_recipe(
     started = time.perf_counter()
     device = choose_device(recipe)
     exactly()
+    refuse_phases(recipe)
     refuse_no_data(recipe)  # before weights are downloaded
-    opened = open_any(recipe, base)
-    splits = open_splits(recipe, opened.preprocessing.channels, say)
+    opened = open_base(recipe, base)
+    refuse_own_base(folder, opened.run)
+    started_from = base_record(opened)  # the compiler takes the tensors
+    splits = open_splits(recipe, opened.preprocessing.channels, say, run=opened.run)
     model = compile_opened(recipe, opened, len(splits.classes)).to(device)
+    refuse_other_classes(recipe, model, opened.run, splits.classes)
     refuse_untrainable(recipe, model, len(splits.classes), swept=swept)
-    plan = plan_text(recipe, make_plan(recipe, model))
+    plan = plan_text(recipe, make_plan(recipe, model, splits.sizes()))
     show(plan)
     begin(folder, recipe, plan)
     write_tensors(folder, model.tensors())
@@ -103,6 +114,7 @@ def train_recipe(
     history, best, best_state = _epochs(recipe, folder, model, (train, val), proof, on_epoch)
     record = {
         **_record(recipe, opened, splits, best),
+        "base": started_from,
         "monitor": monitor_of(recipe, val),
         "trainable": sum(p.numel() for _, p in model.trainable()),
         "lr": base_rate(recipe, model),
@@ -281,7 +293,7 @@ def _record(recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow) -
         "preprocessing": opened.preprocessing.to_dict(),
         "chunk_size": recipe.features.batch_size,
         "precision": recipe.features.precision,
-        "base": {"model": opened.name, "weights": opened.weights, "licence": opened.licence},
+        "ancestry": opened.run.as_ancestor() if opened.run else [],
         "seed": recipe.fine_tune.seed,
         "best": {
             "epoch": best.epoch,
@@ -292,6 +304,7 @@ def _record(recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow) -
             "train": splits.train.counts(),
             "val": splits.val.counts() if splits.val else None,
         },
+        "images_sha256": {name: images_digest(split) for name, split in splits.named().items()},
     }
 
 

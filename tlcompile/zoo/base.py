@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from tlcompile.errors.weights import WrongDtypeError
-from tlcompile.recipe.schema import Input
+from tlcompile.recipe.finished import FinishedRun
+from tlcompile.recipe.schema import Input, Recipe
 from tlcompile.zoo.preprocessing import Preprocessing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)  # RGB in [0, 1]; torchvision's references
@@ -31,6 +32,9 @@ class BaseModel:
         categories: Names of its own classes, where they are known.
         inputs: Inputs of a user's module beside the image, by name.
         native_shape: The sample shape that the weights were made for; None: `sample_shape`.
+        steps: Recipes of the runs that it has been through since, oldest first, each with its number
+            of classes.
+        run: The run whose weights it has; None: it has its own.
     """
 
     name: str
@@ -43,6 +47,8 @@ class BaseModel:
     categories: tuple[str, ...] = ()
     native_shape: tuple[int, ...] | None = None
     inputs: dict[str, Input] = field(default_factory=dict)
+    steps: tuple[tuple[Recipe, int], ...] = ()
+    run: FinishedRun | None = None
 
 
 def base_from_module(

@@ -1,0 +1,81 @@
+"""A saved model's weights, and the golden sample that shows that a model built again is the same."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, nn
+
+from tlcompile.errors.base import Span, TLCompileError
+from tlcompile.errors.training import GoldenMismatchError
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.recipe.finished import GOLDEN, WEIGHTS, FinishedRun
+from tlcompile.zoo.building import load_exactly
+
+# Relative to the largest output: versions and devices differ in the last bits (1e-6 .. 1e-4, TF32
+# included), another model differs in the first.
+GOLDEN_TOLERANCE = 1e-3
+
+
+def tensor_files(model: CompiledModel) -> dict[str, bytes]:
+    """Return a model's weights and golden sample as files, by name."""
+    tensors = {name: _on_disk(t) for name, t in model.state_dict().items()}
+    return {
+        WEIGHTS: save_tensors(tensors, {"format": "pt"}),
+        GOLDEN: save_tensors(golden_sample(model), {"format": "pt"}),
+    }
+
+
+def load_saved(model: nn.Module, run: FinishedRun, where: Span | None = None) -> None:
+    """Load a finished run's weights into its model, built again.
+
+    Args:
+        model: A CompiledModel with real tensors.
+        run: The run.
+        where: The place of a recipe that asks for it.
+
+    Raises:
+        DamagedFileError: A file is not as it was written.
+        WeightsMismatchError: The tensors are another model's.
+        GoldenMismatchError: It does not compute what it computed when it was saved.
+    """
+    assert isinstance(model, CompiledModel)
+    try:
+        tensors = load_tensors(run.read(WEIGHTS))
+        load_exactly(model, tensors, source=str(run.bundle / WEIGHTS), model=run.recipe.name)
+        _compare_golden(model, load_tensors(run.read(GOLDEN)), run.bundle)
+    except TLCompileError as error:
+        raise error.at(where) from error.__cause__
+
+
+def _on_disk(tensor: Tensor) -> Tensor:
+    return tensor.detach().cpu().contiguous().clone()
+
+
+def golden_sample(model: CompiledModel) -> dict[str, Tensor]:
+    """Return a fixed input and the model's output for it, to be compared after loading."""
+    shape = next(iter(model.summary.sample_shapes.values()))
+    image = torch.linspace(-2, 2, steps=torch.Size(shape).numel()).reshape(1, *shape)
+    device = next(iter(model.state_dict().values())).device
+    mode = model.training
+    model.eval()
+    with torch.no_grad():
+        returned = model(image.to(device))
+    model.train(mode)
+    outputs = returned if isinstance(returned, dict) else {"output": returned}
+    return {"input": image, **{f"output.{k}": _on_disk(v) for k, v in outputs.items()}}
+
+
+def _compare_golden(model: CompiledModel, saved: dict[str, Tensor], path: Path) -> None:
+    for name, now in golden_sample(model).items():
+        then = saved.get(name)
+        fits = then is not None and then.shape == now.shape
+        scale = float(then.abs().max()) if fits and then is not None else 0.0
+        difference = float((now - then).abs().max()) if fits and then is not None else math.inf
+        tolerance = GOLDEN_TOLERANCE * max(scale, 1e-6)
+        if not difference <= tolerance:  # so that NaN differs too
+            raise GoldenMismatchError(path=str(path), difference=difference, tolerance=tolerance)
