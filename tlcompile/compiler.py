@@ -54,14 +54,20 @@ def compile_opened(
     recipe: Recipe, opened: BaseModel, num_classes: int | None, *, real: bool = True
 ) -> CompiledModel:
     """Compile with a base that is open and gives its tensors away; not `real`: on meta."""
-    model_graph, module = graph_of_base(opened), opened.module
-    record_shapes(model_graph)
-    for earlier, classes in opened.steps:  # what the runs did that it has been through
-        module = _edited(earlier, model_graph, classes, opened, module if real else None)
-        model_graph = settled(model_graph)
+    model_graph, module = start(opened, real=real)
     if opened.run and real:
         load_saved(module, opened.run, recipe.where(("base", "run")))
     return _edited(recipe, model_graph, num_classes, opened, module if real else None)
+
+
+def start(opened: BaseModel, *, real: bool = False) -> tuple[ModelGraph, nn.Module]:
+    """Return the graph that recipes for a base edit, and the module that has its tensors."""
+    model_graph, module = graph_of_base(opened), opened.module
+    record_shapes(model_graph)
+    for recipe, classes in opened.steps:  # what the runs did that it has been through
+        module = _edited(recipe, model_graph, classes, opened, module if real else None)
+        model_graph = settled(model_graph)
+    return model_graph, module
 
 
 def _edited(

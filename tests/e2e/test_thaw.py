@@ -6,18 +6,18 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import TinyNet, make_pictures, make_recipe
-from torch import Tensor
+from torch import Tensor, nn
 
 from tlcompile.bundle import load_bundle
 from tlcompile.compiler import compile_recipe, prove_recipe
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.ancestry import OtherClassesError, OwnBaseError, OwnModuleRunError
+from tlcompile.errors.data import DataError
 from tlcompile.errors.run import NothingTrainsError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.finished import FILES
@@ -175,6 +175,24 @@ def test_thawing_by_hand_and_again(place: Path) -> None:
         assert torch.equal(outputs(load_bundle(folder).model), outputs(result.model))
 
 
+def test_a_width_that_the_run_changed_can_be_changed_again(place: Path) -> None:
+    """With overlap, what both widths have is the run's own, not its base's."""
+    wide = (
+        THAW.replace("{upto: stem}", "none") + "resize: {wide.linear: {out: 16, overlap: true}}\n"
+    )
+    folder, result = trained_on(wide, "narrow.yaml")
+    own = load_file(run_of(place, "first") / "bundle" / "model.safetensors")
+    model = compile_recipe(load_recipe("narrow.yaml"))
+    state = model.state_dict()
+    assert torch.equal(state["wide.weight"], own["wide.weight"][:16])
+    assert torch.equal(state["last.weight"], own["last.weight"][:, :16])
+    wider = wide.replace("first", "narrow").replace("16", "30")
+    again = compile_recipe(load_recipe(written(wider, "wider.yaml")))
+    trained = result.model.state_dict()
+    assert torch.equal(again.state_dict()["wide.weight"][:16], trained["wide.weight"])
+    assert torch.equal(outputs(load_bundle(folder).model), outputs(result.model))
+
+
 def test_it_lives_without_the_runs_that_it_came_from(place: Path) -> None:
     trained_on(THAW, "second.yaml")
     folder, result = trained_on(THAW.replace("first", "second"), "third.yaml")
@@ -244,14 +262,13 @@ def test_a_new_head_takes_other_classes(place: Path) -> None:
     assert result.model.origins == {"last.weight": "replaced", "last.bias": "replaced"}
 
 
-def pictures_run(place: Path, **sections: Any) -> RunResult:
+def pictures_run(place: Path, module: nn.Module | None = None) -> RunResult:
     recipe = make_recipe(
         base={"model": "digits_net", "size": 16},
         data={"folder": str(place / "pictures"), "classes": ["bees", "ants"]},
         fine_tune={"epochs": 1, "batch_size": 4},
-        **sections,
     )
-    return train_recipe(recipe, place / "runs" / "own-1", base=TinyNet())
+    return train_recipe(recipe, place / "runs" / "own-1", base=module or TinyNet())
 
 
 def test_the_order_of_the_classes_is_the_runs(
@@ -294,6 +311,40 @@ def test_a_run_of_ones_own_module_wants_the_module(
         assert torch.equal(bundle.model(images), again.model(images))
     with pytest.raises(OwnModuleRunError):
         load_bundle("runs/second")
+
+
+class Hiding(TinyNet):
+    """Its layers have names that a compiled model uses for itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.summary, self.frozen = self.fc, self.conv1
+        del self.fc, self.conv1
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.bn2(self.conv2(self.bn1(self.frozen(x)).relu())).relu()
+        return self.summary(self.dropout(self.flatten(self.pool(x))))
+
+
+def test_no_name_of_a_layer_is_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    make_pictures(tmp_path / "pictures", side=20)
+    first = pictures_run(tmp_path, Hiding())
+    again = compile_recipe(load_recipe(written("base: {run: runs/own}\n")), base=Hiding())
+    ours, theirs = again.state_dict(), first.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_inherited_data_that_are_gone_are_said_at_base_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    pictures = make_pictures(tmp_path / "pictures", side=20)
+    pictures_run(tmp_path)
+    pictures.rename(tmp_path / "elsewhere")
+    recipe = load_recipe(written("base: {run: runs/own}\nfine_tune: {epochs: 1}\n"))
+    with pytest.raises(DataError, match=r"^thaw\.yaml:1:13: there is no folder"):
+        train_recipe(recipe, tmp_path / "runs" / "second", base=TinyNet())
 
 
 def test_a_run_is_never_written_over_its_base(place: Path) -> None:
@@ -374,3 +425,28 @@ def test_the_resolved_recipe_can_be_read_again(place: Path) -> None:
     again = load_recipe(folder / "recipe.yaml")
     assert resolved(again) == resolved(load_recipe("thaw.yaml"))
     assert json.loads((folder / "record.json").read_text())["state"] == "finished"
+
+
+def test_check_names_other_classes_where_the_recipe_tells_them(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written(THAW)
+    assert main(["check", "thaw.yaml", "data.classes=[5,6,8]"]) == 2
+    assert re.search(r"^command line:1:\d+: .*\[other-classes\]", capsys.readouterr().err, re.M)
+    make_pictures(place / "more", classes=("5", "7", "6"), count=2)
+    assert main(["check", "thaw.yaml", "data.folder=more"]) == 0, "the same names"
+    (place / "more" / "6").rename(place / "more" / "8")
+    assert main(["check", "thaw.yaml", "data.folder=more"]) == 2
+    assert main(["check", "thaw.yaml", "data.folder=more", "head=auto"]) == 0
+    sweep = ["train", "thaw.yaml", "data.classes=[5,6,8]", "-m", "freeze.upto=stem,block1"]
+    capsys.readouterr()
+    assert main(sweep) == 2
+    assert "[other-classes]" in capsys.readouterr().err
+
+
+def test_the_zoo_lists_the_names_of_a_run(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["zoo", str(run_of(place, "first")), "--json"]) == 0
+    rows = {row["vertex"]: row["stage"] for row in json.loads(capsys.readouterr().out)}
+    assert list(rows)[-4:] == ["wide.linear", "wide.activation", "sum", "last"]
+    assert rows["last"] == "head"
+    assert "fc" not in rows

@@ -186,5 +186,37 @@ def test_arguments_with_a_default_keep_it() -> None:
 
 def test_a_module_that_cannot_be_traced_is_one_vertex_and_named() -> None:
     module = ValueBelow()
-    with pytest.raises(RuntimeError, match="meta"):  # such a leaf has no shape without data
-        same(module, KEEP)
+    same(module, KEEP)
+    model = compile_recipe(recipe("steps.0", "keep"), base=module)
+    rows = {row.name: row for row in model.summary.vertices}
+    assert rows["steps.1"].kind == "Positive"
+    assert rows["steps.1"].shape == rows["fc"].shape == "depends on the data"
+    assert "Positive cannot be traced" in model.summary.notes[0]
+    assert "steps.1" in model.summary.notes[0]
+    x = torch.randn(3, 3, 4, 4)
+    assert torch.equal(model.eval().suffix(*model.prefix(x)), module.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("freeze", "slug"), [("steps.1.inner", "inside-leaf"), ("steps.1", "not-splittable")]
+)
+def test_what_only_data_can_tell_is_refused_where_it_matters(freeze: str, slug: str) -> None:
+    with pytest.raises(TLCompileError) as caught:
+        compile_recipe(recipe(freeze, "keep"), base=ValueBelow())
+    assert caught.value.slug == slug
+
+
+def test_hooks_run_with_their_module_and_not_while_it_is_traced() -> None:
+    module, seen = Small(), []
+    module.fc.register_forward_hook(lambda *a: seen.append(type(a[2])))
+    model = compile_recipe(recipe("none", "keep"), base=module)
+    seen.clear()
+    model(torch.randn(1, 3, 4, 4))
+    assert seen == [torch.Tensor]
+
+
+def test_hooks_of_the_root_are_refused() -> None:
+    module = Small()
+    module.register_forward_hook(lambda *_: None)
+    with pytest.raises(TLCompileError, match="forward hooks"):
+        compile_recipe(recipe("none", "keep"), base=module)

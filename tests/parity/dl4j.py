@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ def compiled(
 def chain(*widths: int, between: type[nn.Module] = nn.Sigmoid) -> nn.Sequential:
     """Build DL4J's dense chain: layer0, act0, layer1, ... without an activation on the output."""
     parts: OrderedDict[str, nn.Module] = OrderedDict()
-    for index, (wide, out) in enumerate(zip(widths, widths[1:], strict=False)):
+    for index, (wide, out) in enumerate(pairwise(widths)):
         parts[f"layer{index}"] = nn.Linear(wide, out)
         parts[f"act{index}"] = between()
     parts.popitem()

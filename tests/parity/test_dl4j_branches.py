@@ -61,8 +61,8 @@ class Merged(nn.Module):
         self.denseRight0 = nn.Linear(2, 3)
         self.outRight = nn.Linear(12, 5)
 
-    def forward(self, inCentre: Tensor, inRight: Tensor) -> Any:
-        both = torch.cat([self.denseCentre0(inCentre), self.denseRight0(inRight)], 1)
+    def forward(self, in_centre: Tensor, in_right: Tensor) -> Any:
+        both = torch.cat([self.denseCentre0(in_centre), self.denseRight0(in_right)], 1)
         return self.outRight(both)
 
 
@@ -73,15 +73,15 @@ class BothOutputs(Merged):
         super().__init__()
         self.outCentre = nn.Linear(9, 4)
 
-    def forward(self, inCentre: Tensor, inRight: Tensor) -> Any:
-        centre = self.denseCentre0(inCentre)
-        both = torch.cat([centre, self.denseRight0(inRight)], 1)
+    def forward(self, in_centre: Tensor, in_right: Tensor) -> Any:
+        centre = self.denseCentre0(in_centre)
+        both = torch.cat([centre, self.denseRight0(in_right)], 1)
         return self.outRight(both), self.outCentre(centre)
 
 
 MERGED = """
 base: {model: own}
-inputs: {inCentre: {shape: [10]}, inRight: {shape: [2]}}
+inputs: {in_centre: {shape: [10]}, in_right: {shape: [2]}}
 head: keep
 freeze: denseCentre0
 """
@@ -103,8 +103,8 @@ class WithoutCentre(nn.Module):
         self.denseRight0 = copy.deepcopy(base.denseRight0)
         self.outRight = copy.deepcopy(base.outRight)
 
-    def forward(self, centre: Tensor, inRight: Tensor) -> Tensor:
-        return self.outRight(torch.cat([centre, self.denseRight0(inRight)], 1))
+    def forward(self, centre: Tensor, in_right: Tensor) -> Tensor:
+        return self.outRight(torch.cat([centre, self.denseRight0(in_right)], 1))
 
 
 def test_c2_a_frozen_branch_into_a_merge_trains_as_given_features() -> None:
@@ -138,7 +138,7 @@ def test_c3_a_frozen_layer_with_an_output_of_its_own() -> None:
 
 ADDED = """
 base: {model: own}
-inputs: {inCentre: {shape: [10]}, inRight: {shape: [2]}}
+inputs: {in_centre: {shape: [10]}, in_right: {shape: [2]}}
 freeze: none
 add: {outCentre: {layer: linear, out: 3, inputs: denseCentre0}}
 outputs: [outRight, outCentre]
@@ -175,18 +175,18 @@ class ThreeOutputs(nn.Module):
         self.denseRight, self.denseRight0 = nn.Linear(7, 7), nn.Linear(2, 3)
         self.denseRight1, self.outRight = nn.Linear(10, 5), nn.Linear(5, 5)
 
-    def forward(self, inCentre: Tensor, inRight: Tensor) -> Any:
-        centre1 = self.denseCentre1(self.denseCentre0(inCentre))
+    def forward(self, in_centre: Tensor, in_right: Tensor) -> Any:
+        centre1 = self.denseCentre1(self.denseCentre0(in_centre))
         centre2 = self.denseCentre2(centre1)
         centre = self.outCentre(self.denseCentre3(centre2))
         left = self.outLeft(self.denseLeft0(centre1[:, :4]))
-        both = torch.cat([self.denseRight(centre2), self.denseRight0(inRight)], 1)
+        both = torch.cat([self.denseRight(centre2), self.denseRight0(in_right)], 1)
         return centre, self.outRight(self.denseRight1(both)), left
 
 
 THREE = """
 base: {model: own}
-inputs: {inCentre: {shape: [10]}, inRight: {shape: [2]}}
+inputs: {in_centre: {shape: [10]}, in_right: {shape: [2]}}
 head: keep
 freeze: denseCentre2
 """
@@ -200,7 +200,7 @@ def three() -> tuple[ThreeOutputs, CompiledModel]:
 def test_d1_the_trainable_part_of_a_graph_with_two_boundaries_and_an_input() -> None:
     base, model = three()
     assert {b.vertex: b.shape for b in model.boundary} == {
-        "inRight": (2,),
+        "in_right": (2,),
         "denseCentre1": (8,),
         "denseCentre2": (7,),
     }

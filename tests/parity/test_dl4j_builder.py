@@ -211,9 +211,12 @@ def test_a8_b6_a_dropout_of_the_base_can_be_cleared() -> None:
     assert not unequal(model, plain)
     kept = compiled(KEEP, base)
     assert fit(kept, batches) == fit(base, batches)  # unset is not cleared
-    assert recipe_of("base: m\nfine_tune: {optimizer: sgd}\n").fine_tune.optimizer.model_dump()[
-        "weight_decay"
-    ] == 0.0
+    assert (
+        recipe_of("base: m\nfine_tune: {optimizer: sgd}\n").fine_tune.optimizer.model_dump()[
+            "weight_decay"
+        ]
+        == 0.0
+    )
 
 
 class Recurrent(nn.Module):

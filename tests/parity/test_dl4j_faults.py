@@ -51,13 +51,21 @@ def test_unknown_names_are_ignored_where_they_are_read(text: str) -> None:
     assert "'nothing'" in str(refusal(f"freeze: none\n{text.replace('@', '')}\n", chain(4, 5, 3)))
 
 
+ADDED = [
+    "  layer2: {layer: linear, out: 7}\n",
+    "  drop: {layer: dropout, inputs: act2, feeds: layer3}\n",
+    "  last: {layer: linear, out: classes, inputs: layer3}\n",
+]
 SECTIONS = [
     "freeze: {upto: act1}\n",
     "remove: {layer2: replace, act3: bypass}\n",
-    "add:\n  layer2: {layer: linear, out: 5}\n  drop: {layer: dropout, inputs: act2, feeds: layer3}\n"
-    "  last: {layer: linear, out: classes, inputs: layer3}\n",
+    f"add:\n{''.join(ADDED)}",
     "outputs: [last]\n",
     "fine_tune: {seed: 3, init: xavier_normal, activation: relu}\n",
+]
+KEYS = [
+    f"remove: {{act3: bypass, layer2: replace}}\nadd:\n{''.join(added)}"
+    for added in itertools.permutations(ADDED)
 ]
 EDITED = (4, 6, 5, 7, 4, 3)
 
@@ -66,23 +74,19 @@ def test_config_called_last_discards_edits() -> None:
     """#8992: nothing depends on the order in the file, neither of sections nor of keys in them."""
     base = chain(*EDITED)
     first = compiled("".join(SECTIONS), base, classes=2)
+    origins = {row.name: row.origin for row in first.tensors()}
+    assert {origins[f"{name}.weight"] for name in ("layer0", "layer2", "last")} == {
+        "loaded", "replaced", "added"
+    }  # fmt: skip
+    texts = ["".join(order) for order in itertools.permutations(SECTIONS)]
+    texts += [SECTIONS[0] + "".join(SECTIONS[3:]) + keys for keys in KEYS]
+    assert len(set(texts)) == 126
     x = torch.randn(3, 4)
-    backwards = SECTIONS[2].splitlines(keepends=True)
-    orders = [*itertools.permutations(SECTIONS), tuple([*SECTIONS[:2], *SECTIONS[3:]])]
-    assert len(orders) == 121
-    for order in orders:
-        text = "".join(order)
-        if len(order) < len(SECTIONS):
-            text += "".join([backwards[0], *reversed(backwards[1:])])
-            text = text.replace("layer2: replace, act3: bypass", "act3: bypass, layer2: replace")
+    for text in texts:
         model = compiled(text, base, classes=2)
-        assert list(model.state_dict())[:4] == list(first.state_dict())[:4]
         assert not unequal(model, first)
         assert model.frozen == first.frozen
         assert torch.equal(model.eval()(x), first.eval()(x))
-    assert {row.origin for row in first.tensors()} == {"loaded", "replaced", "added", "dropped"} - {
-        "dropped"
-    }
 
 
 def test_settings_are_wanted_before_a_layer_is_added() -> None:
@@ -109,15 +113,10 @@ class Maps(nn.Module):
 
 
 def test_no_pass_through_pooling() -> None:
-    """A width goes through the pooling into a reader; that of `resize` is in test_dl4j_resize."""
-    text = """
-freeze: none
-remove: {conv0: replace, conv1: replace}
-add: {conv0: {layer: conv2d, out: 7}, conv1: {layer: conv2d, out: 6}}
-head: keep
-"""
     base = Maps()
-    model = compiled(text, base, shape=(3, 16, 16))
+    model = compiled(
+        "freeze: none\nhead: keep\nresize: {conv0: {out: 7}}\n", base, shape=(3, 16, 16)
+    )
     assert model.get_parameter("conv1.weight").shape == (6, 7, 3, 3)
     assert not differences(tensors(model, "fc"), tensors(base, "fc"))
     assert model(torch.randn(2, 3, 16, 16)).shape == (2, 3)
@@ -125,10 +124,53 @@ head: keep
 
 def test_wrong_width_after_flatten() -> None:
     """DL4J gives the dense layer as many inputs as there are channels, without height and width."""
-    text = "freeze: conv0\nremove: {conv1: replace}\nadd: {conv1: {layer: conv2d, out: 8}}\n"
-    model = compiled(text, Maps(), shape=(3, 16, 16), classes=2)
-    assert model.get_parameter("fc.weight").shape == (2, 8 * 5 * 5)
-    assert model(torch.randn(2, 3, 16, 16)).shape == (2, 2)
+    for edit in (
+        "resize: {conv1: {out: 8}}\n",
+        "remove: {conv1: replace}\nadd: {conv1: {layer: conv2d, out: 8}}\n",
+    ):
+        model = compiled(f"freeze: conv0\n{edit}", Maps(), shape=(3, 16, 16), classes=2)
+        assert model.get_parameter("fc.weight").shape == (2, 8 * 5 * 5)
+        assert model(torch.randn(2, 3, 16, 16)).shape == (2, 2)
+
+
+class Merge(nn.Module):
+    """A layer that a concatenation, a second layer and a normalisation read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Linear(4, 5)
+        self.norm = nn.BatchNorm1d(5)
+        self.one, self.two = nn.Linear(5, 3), nn.Linear(8, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        first = self.norm(self.first(input))
+        return self.two(torch.cat([first, self.one(first)], 1))
+
+
+def test_fan_out_into_a_merge_is_refused() -> None:
+    """All readers follow, through a normalisation; of what reads the merge the right columns."""
+    base = Merge()
+    text = "freeze: none\nhead: keep\nresize: {first: {out: 6, overlap: true}}\n"
+    model = compiled(text, base)
+    shapes = {name: tuple(t.shape) for name, t in model.state_dict().items() if "weight" in name}
+    assert shapes == {
+        "first.weight": (6, 4), "norm.weight": (6,), "one.weight": (3, 6), "two.weight": (3, 9)
+    }  # fmt: skip
+    two, old = model.get_parameter("two.weight"), base.two.weight
+    assert torch.equal(two[:, :5], old[:, :5])
+    assert torch.equal(two[:, 6:], old[:, 5:])
+    assert torch.equal(model.get_parameter("first.weight")[:5], base.first.weight)
+    assert model(torch.randn(2, 4)).shape == (2, 3)
+
+
+def test_readers_of_a_changed_width_ignore_the_configuration() -> None:
+    """A reader takes the resize's own word for it, else fine_tune's."""
+    for line, wanted in (("out: 6", "zeros"), ("out: 6, fan_out_init: ones", "ones")):
+        text = f"freeze: none\nhead: keep\nfine_tune: {{init: zeros}}\nresize: {{layer0: {{{line}}}}}\n"
+        model = compiled(text, chain(4, 5, 3))
+        assert not model.get_parameter("layer0.weight").any()
+        inits = {row.name: row.init for row in model.tensors()}
+        assert inits["layer1.weight"] == wanted
 
 
 def test_widths_of_added_layers_are_never_inferred() -> None:
@@ -297,7 +339,9 @@ def test_the_source_is_frozen_in_place() -> None:
 def test_settings_of_one_layer_cannot_be_changed() -> None:
     """#4095: another rate of one dropout, and everything else as it was."""
     base = nn.Sequential(OrderedDict(fc0=nn.Linear(4, 6), drop=nn.Dropout(), fc1=nn.Linear(6, 3)))
-    text = "head: keep\nfreeze: none\nremove: {drop: replace}\nadd: {drop: {layer: dropout, p: 0.1}}\n"
+    text = (
+        "head: keep\nfreeze: none\nremove: {drop: replace}\nadd: {drop: {layer: dropout, p: 0.1}}\n"
+    )
     model = compiled(text, base)
     drop = model.get_submodule("drop")
     assert isinstance(drop, nn.Dropout)

@@ -44,7 +44,9 @@ def test_e1_e2_no_penalty_leaks_into_frozen_layers(weight_decay: float, momentum
     fit(model, batches, optimizer=optimizer)
     assert moved(model, before) == {"layer5"}
     after = model.state_dict()
-    assert not any(torch.equal(after[name], before[name]) for name in ("layer5.weight", "layer5.bias"))
+    assert not any(
+        torch.equal(after[name], before[name]) for name in ("layer5.weight", "layer5.bias")
+    )
 
 
 class Graph(nn.Module):
@@ -215,7 +217,10 @@ def test_h3_gradients_lie_in_memory_as_in_a_fresh_model() -> None:
         other = theirs[name]
         assert parameter.grad is not None
         assert other.grad is not None
-        assert (parameter.stride(), parameter.grad.stride()) == (other.stride(), other.grad.stride())
+        assert (parameter.stride(), parameter.grad.stride()) == (
+            other.stride(),
+            other.grad.stride(),
+        )
         assert (parameter.shape, parameter.grad.shape) == (other.shape, other.grad.shape)
 
 

@@ -93,7 +93,9 @@ fine_tune:
 
 @pytest.mark.parametrize("name", ["resnet50", "vgg16", "vgg19", "squeezenet1_0"])
 def test_g2_a_zoo_model_ends_in_a_thousand_classes(name: str) -> None:
-    model = prove_recipe(recipe(base={"model": name, "weights": "none"}, head="keep", freeze="none"))
+    model = prove_recipe(
+        recipe(base={"model": name, "weights": "none"}, head="keep", freeze="none")
+    )
     assert model.summary.vertices[-1].shape == "(N, 1000)"
 
 

@@ -141,8 +141,8 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
     ),
     (
         "output-activation",
-        "add: {p: @{layer: activation, name: softmax, inputs: fc}}\noutputs: p",
-        ["'p' ends in softmax"],
+        "add: {p: {layer: activation, name: @softmax, inputs: fc}}\noutputs: p",
+        ["'p' ends in softmax", "write outputs: [fc]"],
     ),
     ("bad-name", "add: {class: @{layer: dropout, inputs: flatten}}", ["a word of Python"]),
     ("bad-name", "add: {forward: @{layer: dropout, inputs: flatten}}", ["torch.nn.Module"]),
@@ -268,8 +268,10 @@ def test_a_layer_with_an_activation_is_a_region() -> None:
 @pytest.mark.parametrize("out", ["classes", "5"])
 def test_the_defaults_of_new_layers_stay_off_the_output(out: str) -> None:
     tune = "fine_tune: {activation: relu, dropout: 0.5}\nremove: {fc: replace}\n"
-    model = compiled(tune + f"add: {{fc: {{layer: linear, out: {out}}}}}", Chain)
-    assert model.summary.vertices[-1].name == "fc"
+    add = "add: {neck: {layer: linear, out: 6, inputs: drop}, "
+    model = compiled(tune + add + f"fc: {{layer: linear, out: {out}, inputs: neck}}}}", Chain)
+    names = [row.name for row in model.summary.vertices]
+    assert names[-4:] == ["neck.linear", "neck.activation", "neck.dropout", "fc"]
 
 
 def test_a_replaced_region_at_the_end_is_the_output() -> None:

@@ -39,7 +39,7 @@ def test_where_the_head_begins(model: str, classifier: str, feature: str, head: 
     found = find_head(model_graph)
     assert found is not None
     assert name_of(found.classifier) == classifier
-    assert name_of(found.feature) == feature
+    assert [name_of(node) for node in found.features] == [feature]
     assert [name_of(n) for n in found.vertices if n.op != "output"] == head
     run_passes(model_graph, [HEAD, DropDeadVertices()])
     assert "classifier.2" not in model_graph.names() or model == "vgg16"

@@ -27,6 +27,9 @@ from property.drawn import (
 )
 
 
+SIZED = ("linear", "conv2d", "batch_norm", "norm")  # added layers whose weights have a width
+
+
 class Refused(Exception):  # noqa: N818, an answer
     """The recipe means nothing."""
 
@@ -55,12 +58,14 @@ class Edited:
         frozen: Names that learn nothing.
         modules: By vertex, for the vertices that have one; filled by `build`.
         named: Whether several outputs are a dict.
+        num_logits: Width of the output where `head: auto` answers for it.
     """
 
     nodes: dict[str, Node]
     outputs: list[str]
     frozen: set[str]
     named: bool
+    num_logits: int | None
     modules: dict[str, nn.Module] = field(default_factory=dict)
 
 
@@ -89,6 +94,7 @@ class Reference:
         """Apply every section in the fixed order."""
         frozen, alone = self._frozen()
         self._look_up_removed()
+        self._refuse_output_activations()
         self._refuse_unused_defaults()
         outputs = list(self.recipe.get("outputs") or self.base_outputs)
         for name, one in self.recipe.get("inputs", {}).items():
@@ -100,16 +106,17 @@ class Reference:
                     self._remove(name, self.recipe["remove"][name], outputs)
         for name in self._order():
             self._add(name, self.recipe["add"][name], outputs)
+        logits = None
         edits = any(self.recipe.get(k) for k in ("inputs", "remove", "add", "outputs"))
         if self._head_is_auto():
-            edits = True
+            edits, logits = True, self.classes
             self._replace_head(outputs)
         outputs = [self._last_of(name) for name in outputs]
         if edits:
             self._drop_dead(outputs)
         self._check_frozen(frozen, alone)
         named = bool(self.recipe.get("outputs"))
-        return Edited(self.nodes, outputs, frozen | alone, named)
+        return Edited(self.nodes, outputs, frozen | alone, named, logits)
 
     # Names
 
@@ -274,6 +281,14 @@ class Reference:
             del waiting[min(ready)]
         return done
 
+    def _refuse_output_activations(self) -> None:
+        """Outputs are logits."""
+        returned = self.recipe.get("outputs") or self.base_outputs
+        for name, layer in self.recipe.get("add", {}).items():
+            ends = any(n == name or n.startswith(f"{name}.") for n in returned)
+            if ends and (layer["layer"] == "activation" or layer.get("activation")):
+                raise Refused(f"{name} ends in an activation")
+
     def _refuse_unused_defaults(self) -> None:
         for default in self.recipe.get("fine_tune", {}):
             takes = [
@@ -369,7 +384,9 @@ class Reference:
             n for n in self.nodes if n in reached and classifier in self._ancestors(self.nodes, [n])
         ]
         for name in behind:
-            if self.nodes[name].vertex.kind in ACTIVATIONS:
+            if self.nodes[name].added and self.nodes[name].vertex.kind in SIZED:
+                raise Refused(f"{name} is as wide as the classifier was")
+            if self.nodes[name].vertex.kind in (*ACTIVATIONS, "activation"):
                 self._redirect(name, self.nodes[name].reads[0], outputs)
                 self.nodes[name].doomed = True
         _, out, *rest = node.vertex.settings
@@ -411,6 +428,8 @@ def build(edited: Edited, base: Net, state: dict[str, Tensor] | None) -> None:
             values[name] = step(edited, name, read)
         except (RuntimeError, ValueError) as cause:
             raise Refused(str(cause)) from cause
+    if edited.num_logits and values[edited.outputs[0]].shape[1:] != (edited.num_logits,):
+        raise Refused("the new classifier does not give the logits")
 
 
 def _module_of(

@@ -86,7 +86,7 @@ def check_case(case: tuple[Description, Recipe]) -> None:
     assert snapshot(base) == before, "the user's module is as it was"
     wanted = expected(description, recipe, base, model)
     if isinstance(model, TLCompileError):
-        event("refused")
+        event(f"refused: {model.slug}")
         assert isinstance(wanted, Refused), f"refused, and the reference accepts:\n{model}"
         assert model.__class__.__name__ == "Problems" or model.where is not None, str(model)
         return

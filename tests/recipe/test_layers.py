@@ -9,11 +9,11 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from recipe.many_shapes import INPUTS, ManyShapes, compiled
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812, torch's own name for it
 from torchvision.ops import SqueezeExcitation
 
-from recipe.many_shapes import INPUTS, ManyShapes, compiled
 from tlcompile.errors.base import TLCompileError
 from tlcompile.recipe.fields import Activation
 from tlcompile.recipe.layers.activation import activation_call
@@ -280,7 +280,12 @@ ROWS = [
     Row({"layer": "multiply"}, [V, V], None, plain(lambda u, v: u * v)),
     Row({"layer": "average"}, [V, V], None, plain(lambda u, v: (u + v) / 2)),
     Row({"layer": "maximum"}, [V, V], None, plain(torch.maximum)),
-    Row({"layer": "pairwise_distance"}, [V, V], None, plain(lambda u, v: F.pairwise_distance(u, v, keepdim=True))),
+    Row(
+        {"layer": "pairwise_distance"},
+        [V, V],
+        None,
+        plain(lambda u, v: F.pairwise_distance(u, v, keepdim=True)),
+    ),
     Row({"layer": "dot_product"}, [V, V], None, plain(lambda u, v: (u * v).sum(1, keepdim=True))),
     Row({"layer": "subset", "first": 1, "last": 2}, [V], None, plain(lambda v: v[:, 1:3])),
     Row({"layer": "scale", "by": 2.5}, [V], None, plain(lambda v: v * 2.5)),
@@ -407,7 +412,7 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("layer", "inputs"), WRONG, ids=lambda v: v["layer"] if isinstance(v, dict) else "")  # fmt: skip
+@pytest.mark.parametrize(("layer", "inputs"), WRONG, ids=[layer["layer"] for layer, _ in WRONG])
 def test_layer_refuses_what_it_cannot_take(layer: dict[str, Any], inputs: list[str]) -> None:
     with pytest.raises(TLCompileError) as caught:
         compiled(layer, inputs)

@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from tests.report.graphs import Box, Inside, Line, drawn, edited, insides, row, scattered, summary
+from report.graphs import Box, Inside, Line, drawn, edited, insides, row, scattered, summary
 from tlcompile.compiler import prove_recipe
 from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import Summary

@@ -204,3 +204,8 @@ def test_lines_under_the_tables_stay_within_the_width() -> None:
     end = next(i for i, line in enumerate(lines) if line.startswith("new weights"))
     assert len(lines[end:]) >= 5
     assert max(map(len, lines[end:])) <= 100
+
+
+def test_units_follow_their_prefix() -> None:
+    assert show_number(900, "FLOPs") == "900 FLOPs"
+    assert show_number(2_400_000, "FLOPs") == "2.4 MFLOPs"

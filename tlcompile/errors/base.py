@@ -61,6 +61,25 @@ class TLCompileError(Exception):
         """Name one thing to do, as text that can be pasted."""
         raise NotImplementedError
 
+    def as_data(self) -> list[dict[str, Any]]:
+        """Return every problem in it as plain data; docs/json.md has the keys."""
+        facts = self.facts()
+        place = self.where
+        return [
+            {
+                "file": place.file if place else None,
+                "line": place.line if place else None,
+                "column": place.column if place else None,
+                "key": list(self.key),
+                "slug": self.slug,
+                "message": self.headline(),
+                "found": facts.get("found"),
+                "wanted": facts.get("wanted"),
+                "facts": facts,
+                "fix": self.fix(),
+            }
+        ]
+
     def at(self, where: Span | None) -> TLCompileError:
         """Return the same error with its place; an error that already knows its place keeps it."""
         return self if self.where or where is None else replace(self, where=where)
@@ -100,6 +119,10 @@ class Problems(TLCompileError):  # noqa: N818, it is not one error
     def fix(self) -> str:
         """Name one thing to do, as text that can be pasted."""
         return "mend them one by one; all are listed"
+
+    def as_data(self) -> list[dict[str, Any]]:
+        """Return every problem in it as plain data."""
+        return [problem for error in self.errors for problem in error.as_data()]
 
     def at(self, where: Span | None) -> TLCompileError:
         """Return itself: its members have their own places."""

@@ -146,19 +146,23 @@ class NameTakenError(GraphError):
 
 @dataclass(eq=False, kw_only=True)
 class CycleError(GraphError):
-    """Added layers read each other in a circle."""
+    """Added layers read each other in a circle, or one feeds what it reads."""
 
     slug: ClassVar[str] = "cycle"
 
     names: tuple[str, ...]
+    feeder: str = ""
 
     def headline(self) -> str:
-        return f"added layers read each other in a circle: {' -> '.join(self.names)}"
+        who = "vertices" if self.feeder else "added layers"
+        return f"{who} read each other in a circle: {' -> '.join(self.names)}"
 
     def facts(self) -> dict[str, str]:
         return {"wanted": "each layer reads vertices that come before it"}
 
     def fix(self) -> str:
+        if self.feeder:
+            return f"let '{self.feeder}' feed a vertex that comes behind all that it reads"
         return f"let '{self.names[0]}' read a vertex of the base model"
 
 
@@ -294,6 +298,7 @@ class OutputActivationError(GraphError):
     name: str
     activation: str
     task: str
+    before: str = ""
 
     def headline(self) -> str:
         return f"output '{self.name}' ends in {self.activation}"
@@ -302,4 +307,6 @@ class OutputActivationError(GraphError):
         return {"found": self.activation, "wanted": f"logits: task {self.task} applies its own"}
 
     def fix(self) -> str:
+        if self.before:
+            return f"write outputs: [{self.before}], and drop '{self.name}' from add"
         return f"drop `activation` from '{self.name}'"

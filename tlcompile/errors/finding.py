@@ -74,6 +74,7 @@ class FileExistsAlreadyError(RunError):
     exit_code: ClassVar[int] = 2
 
     path: str
+    flag: str = "--out"
 
     def headline(self) -> str:
         return f"'{self.path}' exists already"
@@ -82,4 +83,4 @@ class FileExistsAlreadyError(RunError):
         return {"kept": "nothing was overwritten"}
 
     def fix(self) -> str:
-        return "name another file with --out"
+        return f"name another file with {self.flag}"

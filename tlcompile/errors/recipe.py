@@ -9,7 +9,8 @@ RecipeError
 |-- DuplicateKeyError        one key twice in one mapping
 |-- NotOverridableError      a key that no recipe and no override may set
 |-- OverrideSyntaxError      an argument that is not key=value
-`-- OverrideKeyError         an override of something that is not there
+|-- OverrideKeyError         an override of something that is not there
+`-- CommandLineError         a verb, an option or an argument that the command does not take
 """
 
 from __future__ import annotations
@@ -329,3 +330,28 @@ class OverrideKeyError(RecipeError):
                 return "items count from 0"
             case "value":
                 return f"replace the value by a mapping: {one_line(self.inside)}={{...}}"
+
+
+@dataclass(eq=False, kw_only=True)
+class CommandLineError(RecipeError):
+    """A verb, an option or an argument that the command does not take; `known` are those it does."""
+
+    slug: ClassVar[str] = "command-line"
+
+    problem: str
+    help: str
+    word: str = ""
+    known: tuple[str, ...] = ()
+
+    def headline(self) -> str:
+        """Say what is wrong, subject first, in one line."""
+        return one_line(self.problem)
+
+    def facts(self) -> dict[str, str]:
+        """Name what was found, what was wanted and what helps to see why."""
+        found = {"found": f"'{one_line(self.word)}'"} if self.word else {}
+        return found | ({"wanted": listed(self.known, 12)} if self.known else {})
+
+    def fix(self) -> str:
+        """Name one thing to do, as text that can be pasted."""
+        return did_you_mean(self.word, self.known, f"see {self.help}")

@@ -52,7 +52,7 @@ class ResizeMembersError(GraphError):
 
     def headline(self) -> str:
         return (
-            f"'{self.name}' {self.verb} '{self.changed}' ({self.width}) to '{self.other}' "
+            f"'{self.name}' {self.verb} '{self.changed}' ({self.width}) and '{self.other}' "
             f"({self.other_width})"
         )
 
@@ -143,7 +143,9 @@ class WrittenWidthError(GraphError):
     reason: str
 
     def headline(self) -> str:
-        return f"'{self.name}' ({self.kind}) does not take another width: it is written into the model"
+        return (
+            f"'{self.name}' ({self.kind}) does not take another width: it is written into the model"
+        )
 
     def facts(self) -> dict[str, str]:
         return {
@@ -168,7 +170,9 @@ class NotDivisibleError(GraphError):
     width: int
 
     def headline(self) -> str:
-        return f"'{self.name}' ({self.kind}) has {self.groups} groups and cannot be {self.width} wide"
+        return (
+            f"'{self.name}' ({self.kind}) has {self.groups} groups and cannot be {self.width} wide"
+        )
 
     def facts(self) -> dict[str, str]:
         return {"found": str(self.width), "wanted": f"a multiple of {self.groups}"}

@@ -11,7 +11,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
-from tlcompile.graph.shapes import BATCHES, VALUES, call, tensors_in
+from tlcompile.graph.shapes import BATCHES, VALUES, Unknown, call, tensors_in
 
 
 def flops_of(model_graph: ModelGraph) -> dict[str, tuple[int, int]]:
@@ -47,8 +47,8 @@ def _computation(model_graph: ModelGraph, node: fx.Node, args: Any, kwargs: Any)
 
 
 def _flops(model_graph: ModelGraph, node: fx.Node, args: Any, kwargs: Any) -> int:
-    if node.op in ("placeholder", "get_attr"):
-        return 0
+    if node.op in ("placeholder", "get_attr") or isinstance(node.meta[VALUES][0], Unknown):
+        return 0  # what only data can tell cannot be counted either
     # The counter's hooks refuse views of parameters, made without a gradient.
     args, kwargs = pytree.tree_map_only(torch.Tensor, torch.Tensor.detach, (args, kwargs))
     counter = FlopCounterMode(display=False)

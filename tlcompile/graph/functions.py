@@ -99,4 +99,5 @@ def global_pool(value: Tensor, kind: str, norm_type: float, tokens: bool) -> Ten
         case "sum":
             return value.sum(dims, keepdim=not tokens)
         case _:
-            return torch.linalg.vector_norm(value, norm_type, dims, keepdim=not tokens)
+            norm: Tensor = torch.linalg.vector_norm(value, norm_type, dims, keepdim=not tokens)
+            return norm

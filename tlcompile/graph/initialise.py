@@ -141,10 +141,8 @@ def _fill(parameter: nn.Parameter, init: Init, name: str, options: dict[str, Any
 
 def describe(init: Init) -> str:
     """Word an initialiser by the parameters that differ from torch.nn.init's own."""
-    if isinstance(init, str):
-        name, options = init, (call_of_init(init) or ("", {}))[1]
-    else:
-        name, options = init.name, init.model_dump(exclude={"name"})
+    name = init if isinstance(init, str) else init.name
+    _, options = call_of_init(init) or ("", {})
     function = getattr(nn.init, f"{name}_", None)
     known = inspect.signature(function).parameters if function is not None else {}
     shown = [f"{k}={v}" for k, v in options.items() if k in known and known[k].default != v]

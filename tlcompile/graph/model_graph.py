@@ -96,15 +96,34 @@ def without_inplace(graph: fx.Graph, module: nn.Module, model: str = "model") ->
     cached features; taking them away is neutral to the bit in 20 of 20.
     """
     order = {node: index for index, node in enumerate(graph.nodes)}
+    numbers = _numbers(graph)
     for node in graph.nodes:
         if _made_out_of_place(node, module):
             written = node.all_input_nodes[0]
+            if written in numbers:
+                continue  # `n += 1` makes another number
             _refuse_shared_memory(node, written, order, module, model)
             for reader in [r for r in written.users if order[r] > order[node]]:
                 reader.replace_input_with(written, node)
     for child in module.modules():
         if getattr(child, "inplace", False):
             child.inplace = False  # type: ignore[assignment]
+
+
+def _numbers(graph: fx.Graph) -> set[fx.Node]:
+    """Return the vertices that are sizes, or computed from sizes alone."""
+    found: set[fx.Node] = set()
+    for node in graph.nodes:
+        word = str(getattr(node.target, "__name__", node.target))
+        if node.op == "call_method" and word in ("size", "dim", "numel", "nelement"):
+            found.add(node)
+        elif word == "getattr" and node.args[1] in ("shape", "ndim"):
+            found.add(node)
+        elif node.op == "call_function" and node.all_input_nodes:
+            of_torch = str(getattr(node.target, "__module__", "")).startswith("torch")
+            if not of_torch and all(source in found for source in node.all_input_nodes):
+                found.add(node)
+    return found
 
 
 def _refuse_shared_memory(
@@ -114,6 +133,13 @@ def _refuse_shared_memory(
     root = written
     while _is_view(root, module):
         root = root.all_input_nodes[0]
+    if root.op == "get_attr":
+        raise NotTraceableError(
+            model=model,
+            reason=f"'{node.name}' writes into '{root.target}', which the model keeps",
+            wanted="a forward that changes no parameter and no buffer",
+            advice=f"put what changes '{root.target}' into a module of its own",
+        )
     group, waiting = {root}, [root]
     while waiting:
         views = [r for r in waiting.pop().users if _is_view(r, module) and order[r] < order[node]]

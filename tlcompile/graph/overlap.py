@@ -7,16 +7,16 @@ from torch import fx, nn
 
 from tlcompile.errors.resize import OverlapUnknownError
 from tlcompile.graph.names import name_of
-from tlcompile.graph.shapes import kind_of
-from tlcompile.graph.width_run import (
+from tlcompile.graph.operations import (
     CONCATENATIONS,
     VIEWS,
-    WidthRun,
     changed_axes,
     concatenated_axis,
     strides,
     word_of,
 )
+from tlcompile.graph.shapes import kind_of
+from tlcompile.graph.width_run import WidthRun
 from tlcompile.graph.widths import Role, Widths, role_of, widths_of
 
 # Equal sizes before and after, and yet another order of channels, or a part of them.

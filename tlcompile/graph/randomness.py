@@ -9,7 +9,7 @@ from torch import fx
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from tlcompile.graph.model_graph import ModelGraph
-from tlcompile.graph.shapes import VALUES, call
+from tlcompile.graph.shapes import VALUES, Unknown, call
 
 
 class _Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -34,6 +34,8 @@ def draws_random_numbers(model_graph: ModelGraph, node: fx.Node) -> bool:
     """
     if node.op in ("placeholder", "get_attr", "output"):
         return False
+    if isinstance(node.meta[VALUES][0], Unknown):
+        return False  # it cannot be asked; what it computes cannot cross the freeze point either
     if node.op == "call_module":
         kind = type(model_graph.module.get_submodule(str(node.target)))
         if kind.__module__.startswith("torch.nn.modules."):

@@ -22,18 +22,16 @@ from tlcompile.errors.resize import (
 )
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_vertex, name_of
-from tlcompile.graph.resize_lines import Line, Lines
-from tlcompile.graph.shapes import VALUES, kind_of, record_shapes
-from tlcompile.graph.width_run import (
+from tlcompile.graph.operations import (
     CONCATENATIONS,
     FACTORS,
-    Clash,
-    Wanted,
-    WidthRun,
     concatenated_axis,
     operands_of,
     word_of,
 )
+from tlcompile.graph.resize_lines import Line, Lines
+from tlcompile.graph.shapes import VALUES, kind_of, record_shapes
+from tlcompile.graph.width_run import Clash, Wanted, WidthRun
 from tlcompile.graph.widths import Role, role_of, widths_of
 
 
@@ -92,32 +90,36 @@ def target_of(model_graph: ModelGraph, vertex: str) -> fx.Node:
         ResizeFollowerError: It has no width of its own.
     """
     node = find_vertex(model_graph.graph, model_graph.module, model_graph.model, vertex)
-    if node.op == "call_module":
-        role = role_of(model_graph.module.get_submodule(str(node.target)))
-        if role is Role.DECIDES:
-            return node
-    return _refuse_follower(model_graph, node)
+    if _role(model_graph, node) is Role.DECIDES:
+        return node
+    raise ResizeFollowerError(
+        name=name_of(node),
+        kind=kind_of(model_graph.module, node),
+        deciders=tuple(_deciders_before(model_graph, node)),
+        key=("resize", vertex),
+    )
 
 
-def _refuse_follower(model_graph: ModelGraph, node: fx.Node) -> fx.Node:
-    found: dict[str, None] = {}
-    waiting, seen = list(node.all_input_nodes), set[fx.Node]()
-    kind = kind_of(model_graph.module, node)
-    role = Role.PASSES
-    if node.op == "call_module":
-        role = role_of(model_graph.module.get_submodule(str(node.target)))
-    while waiting and role is not Role.UNKNOWN:
+def _role(model_graph: ModelGraph, node: fx.Node) -> Role:
+    if node.op != "call_module":
+        return Role.PASSES
+    return role_of(model_graph.module.get_submodule(str(node.target)))
+
+
+def _deciders_before(model_graph: ModelGraph, node: fx.Node) -> list[str]:
+    """Name the layers that decide how wide a vertex is; none: it does, and nobody knows how."""
+    if _role(model_graph, node) is Role.UNKNOWN:
+        return []
+    found, seen = set[fx.Node](), set[fx.Node]()
+    waiting = list(node.all_input_nodes)
+    while waiting:
         source = waiting.pop()
-        if source in seen:
-            continue
+        if source not in seen and _role(model_graph, source) is Role.DECIDES:
+            found.add(source)
+        elif source not in seen:
+            waiting += source.all_input_nodes
         seen.add(source)
-        if source.op == "call_module":
-            if role_of(model_graph.module.get_submodule(str(source.target))) is Role.DECIDES:
-                found[name_of(source)] = None
-                continue
-        waiting += source.all_input_nodes
-    order = [name for name in model_graph.names() if name in found]
-    raise ResizeFollowerError(name=name_of(node), kind=kind, deciders=tuple(order))
+    return [name_of(one) for one in model_graph.vertices() if one in found]
 
 
 def _wanted(model_graph: ModelGraph, lines: Lines) -> Wanted:
@@ -202,26 +204,23 @@ def _deciders(run: WidthRun, operand: fx.Node, width: int, clash: Clash) -> list
 def _decides(run: WidthRun, node: fx.Node, width: int) -> bool:
     if node.op == "get_attr":
         return width in run.before[node].shape
-    if node.op != "call_module":
+    if _role(run.model_graph, node) is not Role.DECIDES:
         return False
-    module = run.model_graph.module.get_submodule(str(node.target))
-    return role_of(module) is Role.DECIDES and widths_of(module).out == width
+    return widths_of(run.model_graph.module.get_submodule(str(node.target))).out == width
 
 
 def _same_width(run: WidthRun, node: fx.Node, width: int) -> list[fx.Node]:
     """Return what a vertex has its width from; none: it, or nothing, decides."""
-    if node.op == "call_module":
-        role = role_of(run.model_graph.module.get_submodule(str(node.target)))
-        if role in (Role.DECIDES, Role.UNKNOWN):
-            return []
+    if _role(run.model_graph, node) in (Role.DECIDES, Role.UNKNOWN):
+        return []
     values = run.before
     if word_of(node) in CONCATENATIONS and values[node].shape[concatenated_axis(node)] == width:
         return []
-    tensors = [n for n in node.all_input_nodes if isinstance(values.get(n), torch.Tensor)]
+    sources = [n for n in node.all_input_nodes if isinstance(values[n], torch.Tensor | tuple)]
     if operands := operands_of(node, values):
         # What is broadcast follows by itself.
-        tensors = [n for n in operands if values[n].numel() == values[node].numel()] or operands
-    return [n for n in tensors if width in values[n].shape[1:] or n.op == "get_attr"]
+        sources = [n for n in operands if values[n].numel() == values[node].numel()] or operands
+    return [n for n in sources if isinstance(values[n], tuple) or width in values[n].shape]
 
 
 def _is_factor(run: WidthRun, node: fx.Node, operand: fx.Node) -> bool:
@@ -252,7 +251,7 @@ def _spread(run: WidthRun, lines: Lines, clash: Clash, beside: list[fx.Node]) ->
     of_lines = {target_of(run.model_graph, vertex): vertex for vertex in clash.lines}
     together = {n for n in beside if wanted.lines[str(n.target)] & clash.lines} | of_lines.keys()
     all_lines = dict(lines)
-    for node in beside:
+    for node in sorted(beside, key=list(run.before).index):
         because = lines[min(wanted.lines[str(node.target)])]
         all_lines[name_of(node)] = replace(because, out=wanted.out[str(node.target)], in_=None)
     members = tuple(name_of(n) for n in run.model_graph.vertices() if n in together)

@@ -20,6 +20,13 @@ VALUES = "values"  # node.meta key: what the node computes, at each of BATCHES
 BATCHES = (2, 3)
 
 
+class Unknown:
+    """The value of a vertex that only data can tell: proposals, or a branch chosen by values."""
+
+
+UNKNOWN = Unknown()
+
+
 def record_shapes(model_graph: ModelGraph, wanted: Collection[fx.Node] | None = None) -> None:
     """Compute every vertex that has no value yet, on meta, at both batch sizes, in eval mode.
 
@@ -54,10 +61,20 @@ def shape_of(node: fx.Node) -> tuple[int, ...] | None:
 def show_shape(node: fx.Node) -> str:
     """Word what a vertex computes: '(N, 512, 7, 7)'."""
     first, second = node.meta[VALUES]
+    if isinstance(first, Unknown):
+        return "depends on the data"
     if not isinstance(first, torch.Tensor):
         return type(first).__name__
     sizes = zip(first.shape, second.shape, strict=True)
-    return f"({', '.join('N' if a != b and a == 2 else str(a) for a, b in sizes)})"
+    return f"({', '.join(_show_size(one, other) for one, other in sizes)})"
+
+
+def _show_size(one: int, other: int) -> str:
+    """Word one size at both of BATCHES: N, 2N where two batches lie below each other, or a number."""
+    batches, rest = divmod(one, BATCHES[0])
+    if rest or not batches or batches * BATCHES[1] != other:
+        return str(one)
+    return "N" if batches == 1 else f"{batches}N"
 
 
 def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
@@ -68,10 +85,16 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
     if node.op == "get_attr":
         return attribute_at(model_graph.module, str(node.target))
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta[VALUES][at])
+    if any(isinstance(leaf, Unknown) for leaf in pytree.tree_leaves((args, kwargs))):
+        return UNKNOWN
     try:
         with torch.no_grad():
             return call(model_graph.module, node, args, kwargs)
-    except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as cause:
+    except Exception as cause:
+        if _wants_values(cause):
+            return UNKNOWN
+        if not isinstance(cause, _MISFITS):
+            raise
         raise ShapeError(
             name=name_of(node),
             kind=kind_of(model_graph.module, node),
@@ -80,6 +103,14 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
             advice="remove or replace it, or give it an input of the shape it wants",
             key=node.meta.get(EDITED, ()),
         ) from cause
+
+
+_MISFITS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
+
+
+def _wants_values(cause: Exception) -> bool:
+    """Tell whether something could not be computed because meta tensors have no values."""
+    return isinstance(cause, NotImplementedError) or "meta" in str(cause).lower()
 
 
 def call(module: nn.Module, node: fx.Node, args: Any, kwargs: Any) -> Any:

@@ -18,7 +18,7 @@ from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX, name_of
 from tlcompile.graph.program import Program, program_of
 from tlcompile.graph.reach import ancestors
-from tlcompile.graph.shapes import BATCHES, VALUES
+from tlcompile.graph.shapes import BATCHES, VALUES, Unknown, show_shape
 
 _LITERALS = (int, float, bool, str, type(None))
 
@@ -72,6 +72,10 @@ def split_frozen(model_graph: ModelGraph) -> Split | None:
         n for n in graph.nodes if n in inside and any(reader not in inside for reader in n.users)
     ]
     tensors = [n for n in crossing if n in dependent and _is_batched(n)]
+    for node in crossing:
+        if isinstance(node.meta[VALUES][0], Unknown):
+            why = "nothing can hold it for another time"
+            raise NotSplittableError(name=name_of(node), value=show_shape(node), reason=why)
     if not tensors:
         return None
     suffix, known = _suffix_graph(graph, inside, dependent, crossing, tensors)
@@ -177,5 +181,5 @@ def _rebuilt_leaf(suffix: fx.Graph, node: fx.Node, first: fx.Node, one: Any, oth
             product = suffix.call_function(operator.mul, (size, factor))
             return suffix.call_function(operator.add, (product, one - factor * a))
     raise NotSplittableError(
-        name=name_of(node), value=type(one).__name__, reason="it depends on the batch's values"
+        name=name_of(node), value=show_shape(node), reason="it depends on the batch's values"
     )

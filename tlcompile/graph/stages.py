@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from torch import Tensor, fx
 
 from tlcompile.errors.graph import AmbiguousNameError, UnknownStageError
-from tlcompile.graph.head import find_head
+from tlcompile.graph.head import find_head, main_output
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, name_of
 from tlcompile.graph.reach import ancestors
-from tlcompile.graph.shapes import VALUES, record_shapes, show_shape
+from tlcompile.graph.shapes import VALUES, record_shapes, show_shape, tensors_in
 
 OCTAVES = {f"stage{octave - 1}": octave for octave in (2, 3, 4, 5)}
 
@@ -67,24 +67,26 @@ def _stages(model_graph: ModelGraph) -> dict[str, fx.Node]:
         if old is None or _depth(node) <= _depth(old):
             best[octave] = node
     found = {name: best[octave] for name, octave in OCTAVES.items() if octave in best}
-    return found if len(found) >= 2 else _quarters(candidates)
+    return found if len(found) >= 2 else _quarters(candidates) or found
 
 
 def _candidates(model_graph: ModelGraph) -> Iterator[fx.Node]:
     """Yield vertices before the head after which one tensor that depends on the input is alive."""
     head = find_head(model_graph)
-    # Auxiliary heads exist in train mode only and would keep their tensors alive.
-    wanted = ancestors([model_graph.eval_output or model_graph.output()])
+    # Auxiliary heads would keep their tensors alive.
+    wanted = ancestors([main_output(model_graph)])
     nodes = [node for node in model_graph.graph.nodes if node in wanted]
     inputs = {n for n in nodes if n.op == "placeholder"}
     dependent = {n for n in nodes if n.op == "placeholder"}
     for node in nodes:
         if any(source in dependent for source in node.all_input_nodes):
             dependent.add(node)
-    before_head = ancestors([head.feature]) if head else set(nodes)
+    before_head = ancestors(head.features) if head else set(nodes)
     position = {n: i for i, n in enumerate(nodes)}
     end = len(nodes)
-    last_use = {n: max((position.get(u, 0) for u in n.users), default=end) for n in nodes}
+    # Who only asks for sizes (lraspp, at its end) needs no tensor: numbers cross as numbers.
+    readers = {n: [position[u] for u in n.users if u in position and _is_data(u)] for n in nodes}
+    last_use = {n: max(readers[n], default=end) for n in nodes}
     alive: set[fx.Node] = set()
     for index, node in enumerate(nodes):
         if node in dependent and _is_tensor(node):
@@ -92,6 +94,10 @@ def _candidates(model_graph: ModelGraph) -> Iterator[fx.Node]:
         alive = {n for n in alive if last_use[n] > index}
         if alive == {node} and node in before_head and node not in inputs:
             yield node
+
+
+def _is_data(node: fx.Node) -> bool:
+    return node.op == "output" or bool(tensors_in(node.meta[VALUES][0]))
 
 
 def _is_tensor(node: fx.Node) -> bool:

@@ -67,6 +67,26 @@ class _Asked(Exception):  # noqa: N818, it is a question, not an error
         self.node = node
 
 
+class _Proxy(fx.Proxy):
+    """A value of the trace. torch.fx would record `a += b` as `a + b`, which leaves `a` as it was."""
+
+    def __iadd__(self, other: Any) -> Any:
+        return self._in_place(operator.iadd, other)
+
+    def __isub__(self, other: Any) -> Any:
+        return self._in_place(operator.isub, other)
+
+    def __imul__(self, other: Any) -> Any:
+        return self._in_place(operator.imul, other)
+
+    def __itruediv__(self, other: Any) -> Any:
+        return self._in_place(operator.itruediv, other)
+
+    def _in_place(self, operation: Callable[..., Any], other: Any) -> Any:
+        name = operation.__name__[1:]  # the vertex is called `add`, as torchvision calls it
+        return self.tracer.create_proxy("call_function", operation, (self, other), {}, name=name)
+
+
 class _Tracer(fx.Tracer):
     """Record the calling module of each node; keep leaves that a graph cannot hold."""
 
@@ -82,6 +102,9 @@ class _Tracer(fx.Tracer):
         self.answers = answers
         self.asked = 0
         self.callers = [""]
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         if type(m) in self.leaf_types or m._forward_hooks or m._forward_pre_hooks:

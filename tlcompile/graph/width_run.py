@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any
 
 import torch
@@ -22,7 +21,16 @@ from tlcompile.errors.resize import (
 )
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
-from tlcompile.graph.shapes import attribute_at, call, kind_of
+from tlcompile.graph.operations import (
+    VIEWS,
+    changed_axes,
+    common_axes,
+    cuts,
+    keeps_place,
+    operands_of,
+    word_of,
+)
+from tlcompile.graph.shapes import Unknown, attribute_at, call, kind_of
 from tlcompile.graph.widths import (
     Role,
     Widths,
@@ -33,11 +41,6 @@ from tlcompile.graph.widths import (
     widths_of,
     with_widths,
 )
-
-VIEWS = {"reshape", "view", "unflatten"}
-FACTORS = {"mul", "truediv", "div"}
-_ELEMENTWISE = FACTORS | {"add", "sub", "maximum", "minimum", "fmax", "fmin", "pow", "atan2"}
-CONCATENATIONS = {"cat", "concat", "concatenate"}
 
 
 @dataclass
@@ -144,6 +147,8 @@ class WidthRun:
             self.lines[node] = own or lines
 
     def _value(self, node: fx.Node, target: str, lines: frozenset[str]) -> Any:
+        if isinstance(self.before[node], Unknown):
+            raise self._written(node, "what it computes depends on the data")
         match node.op:
             case "call_module":
                 return self._run_module(node, target)
@@ -215,7 +220,7 @@ class WidthRun:
     def _disagreement(self, node: fx.Node, lines: frozenset[str]) -> Clash | None:
         """Return the clash, if operands had one width and have two now."""
         operands = operands_of(node, self.before)
-        for axis in _common_axes(node, [self.before[n] for n in operands]):
+        for axis in common_axes(node, [self.before[n] for n in operands]):
             # By the shapes before: an operand of size 1 beside wider ones is broadcast, and stays.
             there = [n for n in operands if self.before[n].dim() >= -axis]
             widest = max(self.before[n].shape[axis] for n in there)
@@ -225,7 +230,9 @@ class WidthRun:
             if len(widths) > 1:
                 raise ResizeClashError(
                     name=name_of(node),
-                    widths=tuple(f"{_named(self.lines[n])}: {self.after[n].shape[axis]}" for n in changed),
+                    widths=tuple(
+                        f"{_named(self.lines[n])}: {self.after[n].shape[axis]}" for n in changed
+                    ),
                 )
             waiting = tuple((n, axis) for n in full if n not in changed)
             if changed and waiting:
@@ -247,7 +254,9 @@ class WidthRun:
                     return module(*args, **kwargs)
                 return call(module, node, args, kwargs)
         except (RuntimeError, TypeError, ValueError, IndexError, AssertionError) as cause:
-            raise self._written(node, str(cause).splitlines()[0] if str(cause) else "refused") from cause
+            raise self._written(
+                node, str(cause).splitlines()[0] if str(cause) else "refused"
+            ) from cause
 
     def _written_in(self, node: fx.Node, value: Any) -> str:
         """Say how a width is written into a vertex that nevertheless runs; empty: it is not."""
@@ -259,9 +268,9 @@ class WidthRun:
         if not isinstance(before, torch.Tensor) or not isinstance(value, torch.Tensor):
             return ""
         axes = changed_axes(before, after)
-        if word_of(node) in VIEWS and axes and not _same_place(before, axes, old, value):
+        if word_of(node) in VIEWS and axes and not keeps_place(before, axes, old, value):
             return "the new channels land in another dimension"
-        if word_of(node) == "getitem" and any(_cuts(node.args[1], a, before.dim()) for a in axes):
+        if word_of(node) == "getitem" and any(cuts(node.args[1], a, before.dim()) for a in axes):
             return "it takes channels by their number"
         return ""
 
@@ -306,76 +315,14 @@ class WidthRun:
         return SharedWidthError(name=target, places=tuple(places), key=key)
 
 
-def word_of(node: fx.Node) -> str:
-    """Return an operation's name: `add` for torch.add, operator.add and Tensor.add alike."""
-    return str(getattr(node.target, "__name__", node.target)).rstrip("_")
-
-
-def changed_axes(before: torch.Tensor, after: torch.Tensor) -> list[int]:
-    """Return the axes whose sizes differ."""
-    sizes = zip(before.shape, after.shape, strict=True)
-    return [axis for axis, (old, new) in enumerate(sizes) if old != new]
-
-
-def operands_of(node: fx.Node, values: dict[fx.Node, Any]) -> list[fx.Node]:
-    """Return the tensors that an elementwise operation or a concatenation combines; else none."""
-    if word_of(node) in _ELEMENTWISE | CONCATENATIONS:
-        found = [n for n in node.all_input_nodes if isinstance(values[n], torch.Tensor)]
-        return found if len(found) > 1 else []
-    return []
-
-
-def concatenated_axis(node: fx.Node) -> int:
-    """Return the axis along which a vertex concatenates."""
-    given = node.kwargs.get("dim", node.kwargs.get("axis", node.args[1] if len(node.args) > 1 else 0))
-    assert isinstance(given, int)
-    return given
-
-
-def _common_axes(node: fx.Node, values: list[torch.Tensor]) -> list[int]:
-    """Return the axes, from the end, on which operands must agree."""
-    axes = list(range(-max((v.dim() for v in values), default=0), 0))
-    if word_of(node) in CONCATENATIONS and values:
-        axes.remove(concatenated_axis(node) % values[0].dim() - values[0].dim())
-    return axes
-
-
-def _same_place(
-    before: torch.Tensor, axes: list[int], old: torch.Tensor, new: torch.Tensor
-) -> bool:
-    """Tell whether a view keeps changed channels where they were, merged or divided with others.
-
-    An axis is a range of strides; reshape(n, 768, -1) of a wider map moves channels into pixels.
-    """
-    changed = changed_axes(old, new) if old.dim() == new.dim() else []
-    if len(axes) != 1 or len(changed) != 1:
-        return False
-    low, high = strides(before, axes[0])
-    other_low, other_high = strides(old, changed[0])
-    return max(low, other_low) < min(high, other_high)
-
-
-def strides(tensor: torch.Tensor, axis: int) -> tuple[int, int]:
-    """Return how many entries one step along an axis spans, and how many the whole axis."""
-    inner = prod(tensor.shape[axis + 1 :])
-    return inner, inner * tensor.shape[axis]
-
-
-def _cuts(index: Any, axis: int, dim: int) -> bool:
-    """Tell whether an index takes a part of an axis."""
-    parts = [p for p in (index if isinstance(index, tuple) else (index,)) if p is not None]
-    if Ellipsis in parts:
-        at = parts.index(Ellipsis)
-        parts[at : at + 1] = [slice(None)] * (dim - len(parts) + 1)
-    return axis < len(parts) and parts[axis] != slice(None)
-
-
 def _shapes(value: Any) -> list[Any]:
     leaves = pytree.tree_leaves(value)
     return [leaf.shape if isinstance(leaf, torch.Tensor) else leaf for leaf in leaves]
 
 
 def _worded(value: Any) -> str:
+    if isinstance(value, Unknown):
+        return "depends on the data"
     if not isinstance(value, torch.Tensor):
         return str(value)
     return f"({', '.join(('N', *map(str, value.shape[1:])))})"

@@ -110,12 +110,12 @@ def with_widths(module: nn.Module, widths: Widths) -> nn.Module:
     old = widths_of(module)
     for name, value in _attributes(module, widths).items():
         setattr(made, name, value)
-    for tensors in (made._parameters, made._buffers):
-        for name, tensor in list(tensors.items()):
-            if tensor is not None and tensor.dim():
-                empty = tensor.new_empty(_shape(module, name, tensor, old, widths))
-                wrap = isinstance(tensor, nn.Parameter)
-                tensors[name] = nn.Parameter(empty, tensor.requires_grad) if wrap else empty
+    for name, parameter in made.named_parameters(recurse=False):
+        empty = parameter.new_empty(_shape(module, name, parameter, old, widths))
+        made._parameters[name] = nn.Parameter(empty, parameter.requires_grad)
+    for name, buffer in made.named_buffers(recurse=False):
+        if buffer.dim():
+            made._buffers[name] = buffer.new_empty(_shape(module, name, buffer, old, widths))
     return made
 
 
@@ -149,9 +149,7 @@ def _shape(
     return (new.out, shape[1] * new.in_ // old.in_, *shape[2:])
 
 
-def keep_overlap(
-    new: nn.Module, old: nn.Module, rows: torch.Tensor, columns: torch.Tensor
-) -> None:
+def keep_overlap(new: nn.Module, old: nn.Module, rows: torch.Tensor, columns: torch.Tensor) -> None:
     """Copy what a layer of the base and its resized copy have in common.
 
     Args:

@@ -97,7 +97,9 @@ def origins_of(model_graph: ModelGraph, original: Original) -> dict[str, str]:
     """Return why a tensor is new, by name; kept ones are left out."""
     before = {row.name for row in original.vertices}
     fresh = {
-        str(node.target): _origin(str(node.meta[FRESH]), name_of(node) in before)
+        str(node.target): _origin(
+            str(node.meta[FRESH]), bool({name_of(node), str(node.target)} & before)
+        )
         for node in model_graph.vertices()
         if FRESH in node.meta
     }

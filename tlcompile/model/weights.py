@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
 
 from tlcompile.graph.model_graph import ModelGraph
@@ -37,7 +39,7 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
     model.train(model.training)
 
 
-def _real(model_graph: ModelGraph, base: nn.Module, path: str) -> nn.Parameter:
+def _real(model_graph: ModelGraph, base: nn.Module, path: str) -> Any:
     """Return the base's tensor of this name, or the one that was made of it."""
     written, build = model_graph.constants.get(path), model_graph.builders.get(path)
     tensor = _tensor(base, path) if written is None else written.clone()

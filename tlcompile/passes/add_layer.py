@@ -9,6 +9,7 @@ from typing import ClassVar, final
 from torch import fx, nn
 
 from tlcompile.errors.edits import (
+    CycleError,
     DanglingError,
     NameTakenError,
     NoEffectError,
@@ -82,7 +83,11 @@ class AddLayer(Pass):
         for old in reversed(replaced):
             model_graph.graph.erase_node(old)  # its module may be gone already
         self._feed(model_graph, sources, last)
-        sort_vertices(model_graph)
+        try:
+            sort_vertices(model_graph)
+        except CycleError as error:
+            error.feeder = self.vertex
+            raise
 
     def _refuse_inside_leaf(self, model_graph: ModelGraph) -> None:
         for node in model_graph.vertices():
@@ -257,7 +262,7 @@ class AddLayer(Pass):
             raise NoEffectError(
                 line=f"feeds: {name}",
                 because=self._why_not(name, region, kept),
-                instead=f"write feeds: {_readers(sources, last)}",
+                instead=_feedable(sources),
             )
         for reader, source in read:
             redirect([reader], source, last)
@@ -301,7 +306,9 @@ def _is_tensor(node: fx.Node) -> bool:
     return VALUES not in node.meta or bool(tensors_in(node.meta[VALUES][0]))
 
 
-def _readers(sources: list[fx.Node], last: fx.Node) -> str:
-    """Name a vertex that could be fed: a kept reader of what the new layer reads."""
-    readers = [r for source in sources for r in source.users if r is not last and r.op != "output"]
-    return name_of(readers[0]) if readers else "[]"
+def _feedable(sources: list[fx.Node]) -> str:
+    """Advise a kept reader of what the new layer reads, where there is one."""
+    for reader in (reader for source in sources for reader in source.users):
+        if not (reader.op == "output" or DOOMED in reader.meta or _is_added(reader)):
+            return f"write feeds: {name_of(reader)}"
+    return "name it under the inputs of another added layer, or under outputs"

@@ -72,7 +72,7 @@ def freeze_ends(model_graph: ModelGraph, point: str | tuple[str, str]) -> list[f
             head = find_head(model_graph)
             if head is None:
                 raise HeadError(model=model_graph.model, reason="no vertex has parameters")
-            return [head.feature]
+            return list(head.features)
         case ("stage", number):
             return [find_stage(model_graph, f"stage{number}")]
         case ("match", pattern):

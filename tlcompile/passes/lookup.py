@@ -18,7 +18,7 @@ def head_of(recipe: Recipe, base: ModelGraph) -> str:
     head = find_head(base)
     if recipe.base.run is not None or recipe.outputs is not None or head is None:
         return "keep"
-    return "keep" if head.classifier in _edited(recipe, base) else "auto"
+    return "keep" if _edited(recipe, base).intersection(head.classifiers) else "auto"
 
 
 def _edited(recipe: Recipe, base: ModelGraph) -> set[fx.Node]:

@@ -13,7 +13,7 @@ from tlcompile.errors.edits import (
     NotReplacedError,
     OutputActivationError,
 )
-from tlcompile.errors.graph import GraphError, NotYetError
+from tlcompile.errors.graph import GraphError, NotYetError, UnknownVertexError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, find_vertex, name_of
@@ -52,6 +52,7 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
             yield NotReplacedError(name=vertex, added=added, key=("remove", vertex))
     yield from _resize_misfits(recipe, base, removed)
     yield from _freeze_misfits(recipe, base, removed)
+    yield from _unknown_readings(recipe, base)
     yield from _output_activations(recipe, base)
     head = find_head(base)
     if recipe.head == "auto" and head is not None and name_of(head.classifier) in removed:
@@ -61,6 +62,28 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
             instead="drop the line",
             key=("head",),
         )
+
+
+def _unknown_readings(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
+    """Yield every name under inputs, feeds and outputs that is neither the base's nor added."""
+    added = (*recipe.add, *recipe.inputs)
+    lists: list[tuple[RecipeKey, tuple[str, ...]]] = [(("outputs",), recipe.outputs or ())]
+    for vertex, layer in recipe.add.items():
+        lists += [
+            (("add", vertex, "inputs"), layer.inputs),
+            (("add", vertex, "feeds"), layer.feeds),
+        ]
+    for key, names in lists:
+        for index, name in enumerate(names):
+            if any(name == own or name.startswith(f"{own}.") for own in added):
+                continue
+            try:
+                find_region(base.graph, base.module, base.model, name)
+            except GraphError as error:
+                error.key = (*key, index)
+                if isinstance(error, UnknownVertexError):
+                    error.vertices = (*added, *error.vertices)
+                yield error
 
 
 def _resize_misfits(
@@ -173,14 +196,16 @@ def _output_activations(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileE
         return
     for name in sorted(output_names(recipe, base) & recipe.add.keys()):
         layer = recipe.add[name]
-        of_layer = layer.name if isinstance(layer, ActivationLayer) else None
-        activation = getattr(layer, "activation", of_layer)
+        alone = isinstance(layer, ActivationLayer)
+        field = "name" if alone else "activation"
+        activation = getattr(layer, field, None)
         if activation not in (None, "identity"):
             yield OutputActivationError(
                 name=name,
                 activation=activation,
                 task=recipe.task,
-                key=("add", name, "activation"),
+                before=layer.inputs[0] if alone and layer.inputs else "",
+                key=("add", name, field),
             )
 
 

@@ -35,7 +35,7 @@ def additions(recipe: Recipe, base: ModelGraph) -> Iterator[tuple[str, Layer]]:
     Raises:
         CycleError: They read each other in a circle.
     """
-    waiting = dict(recipe.add)
+    waiting: dict[str, Layer] = dict(recipe.add)
     changed = {v: _changed_by(recipe, base, v) for v in waiting}
     sources = {v: _sources(recipe, base, v) for v in waiting}
     while waiting:

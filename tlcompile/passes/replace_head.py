@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, final
 
-import torch
 from torch import fx, nn
 
 from tlcompile.errors.edits import HeadError
-from tlcompile.graph.head import Head, find_head, is_activation
-from tlcompile.graph.initialise import NewModule, torch_object
+from tlcompile.errors.layers import InitRefusedError
+from tlcompile.graph.head import Head, find_head, is_activation, main_output
+from tlcompile.graph.initialise import NewModule
 from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.reach import descendants
@@ -31,7 +31,8 @@ class ReplaceHead(Pass):
         classes: Number of logits that the task needs.
         seed: Of its initial weights, together with its name.
 
-    After:  1. The model returns (N, classes).
+    After:  1. The model returns (N, classes), or (N, classes, H, W) where it returned a map; in the
+               base's own structure: segmentation's dictionary keeps its entry `out`.
             2. No activation stands between the classifier and the output.
     """
 
@@ -47,35 +48,43 @@ class ReplaceHead(Pass):
         if head is None:
             raise HeadError(model=model_graph.model, reason="no vertex has parameters")
         self._drop_auxiliary(model_graph)
-        self._drop_activations(model_graph, head)
-        self._swap(model_graph, head)
-        returned = model_graph.output().args[0]
-        if not isinstance(returned, fx.Node):
+        returned = main_output(model_graph)
+        if returned.op == "output" and isinstance(returned.args[0], fx.Node):
+            returned = returned.args[0]
+        if returned.op == "output":
             reason = "the model returns several values, not one tensor"
             raise HeadError(model=model_graph.model, reason=reason)
+        self._drop_activations(model_graph, head)
+        for classifier in head.classifiers:
+            self._swap(model_graph, classifier)
+        (returned,) = model_graph.output().all_input_nodes
         record_shapes(model_graph, [returned])
-        if shape_of(returned) != (self.classes,):
-            reason = (
-                f"with a new '{name_of(head.classifier)}' the model returns {show_shape(returned)}"
-            )
+        found = shape_of(returned)
+        if found is None or len(found) == 2 or found[0] != self.classes:
+            shown = " and ".join(f"'{name_of(node)}'" for node in head.classifiers)
+            reason = f"with a new {shown} the model returns {show_shape(returned)}"
             raise HeadError(model=model_graph.model, reason=reason)
 
     def _drop_auxiliary(self, model_graph: ModelGraph) -> None:
-        if model_graph.eval_output is not None:
-            model_graph.output().args = (model_graph.eval_output,)
+        wanted, output = main_output(model_graph), model_graph.output()
+        if wanted is output or output.all_input_nodes == [wanted]:
+            return
+        if model_graph.eval_output is None:
+            output.args = ({"out": wanted},)
+        else:
+            output.args = (wanted,)
             model_graph.eval_output = None
-            model_graph.notes.append("auxiliary heads are dropped: the recipe edits the model")
+        model_graph.notes.append("auxiliary heads are dropped: the recipe edits the model")
 
     def _drop_activations(self, model_graph: ModelGraph, head: Head) -> None:
-        behind = descendants([head.classifier])
+        behind = descendants(head.classifiers)
         for node in head.vertices:
             if node in behind and is_activation(model_graph, node):
                 redirect(list(node.users), node, node.all_input_nodes[0])
                 node.meta[DOOMED] = self.key
                 model_graph.dropped[name_of(node)] = "an activation behind the classifier"
 
-    def _swap(self, model_graph: ModelGraph, head: Head) -> None:
-        node = head.classifier
+    def _swap(self, model_graph: ModelGraph, node: fx.Node) -> None:
         old = (
             model_graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
         )
@@ -109,9 +118,13 @@ class ReplaceHead(Pass):
                 reason = f"'{name_of(node)}' is a {kind}"
                 raise HeadError(model=model_graph.model, reason=reason)
         target = str(node.target)
-        with torch.device("meta"):
-            set_module(model_graph.module, target, torch_object(call[0])(**call[1]))
-        model_graph.builders[target] = NewModule(*call, target, self.seed, self.init)
+        build = NewModule(*call, target, self.seed, self.init)
+        try:
+            set_module(model_graph.module, target, build.on_meta())
+        except InitRefusedError as error:
+            error.key = ("fine_tune", "init")
+            raise
+        model_graph.builders[target] = build
         node.meta[FRESH] = "replaced"
         node.meta[EDITED] = self.key
         forget_shapes(descendants([node]))

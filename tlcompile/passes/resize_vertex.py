@@ -14,6 +14,7 @@ from tlcompile.errors.edits import NoEffectError
 from tlcompile.errors.resize import ResizeMembersError
 from tlcompile.graph.model_graph import EDITED, FRESH, ModelGraph
 from tlcompile.graph.names import name_of
+from tlcompile.graph.operations import word_of
 from tlcompile.graph.overlap import Overlap
 from tlcompile.graph.program import owned
 from tlcompile.graph.reach import ancestors, descendants
@@ -22,7 +23,7 @@ from tlcompile.graph.resize_lines import Agreement, Line
 from tlcompile.graph.resized import Resized, ResizedParameter
 from tlcompile.graph.shapes import VALUES, forget_shapes, record_shapes
 from tlcompile.graph.surgery import set_module, set_parameter
-from tlcompile.graph.width_run import CONCATENATIONS, WidthRun, word_of
+from tlcompile.graph.width_run import WidthRun
 from tlcompile.graph.widths import Role, channel_axis, role_of, widths_of
 from tlcompile.passes.base import DOOMED, Pass
 from tlcompile.recipe.flow import to_flow
@@ -64,9 +65,16 @@ class ResizeVertex(Pass):
         agreement = Agreement(run, lines, named, self.init)
         self._exchange(model_graph, run, agreement)
         agreement.refuse_unused()
-        stale = {n for n in model_graph.vertices() if FRESH in n.meta or run.changed(n)}
-        forget_shapes(descendants(stale) - removed)
-        record_shapes(model_graph, [node for node in stale if node in run.after])
+        self._renew_shapes(run, removed)
+
+    def _renew_shapes(self, run: WidthRun, removed: set[fx.Node]) -> None:
+        """Record the shapes that changed; forget those behind what is not there yet."""
+        targets = run.widths.keys() | run.parameters.keys()
+        own = {n for n in run.model_graph.vertices() if str(n.target) in targets}
+        changed = own | {n for n in run.after if run.changed(n)}
+        waiting = {n for n in changed if n not in run.after}
+        forget_shapes((changed | descendants(waiting)) - removed)
+        record_shapes(run.model_graph, changed & run.after.keys())
 
     def _refuse_useless_inputs(self, run: WidthRun, named: dict[str, str]) -> None:
         """Refuse `in` where the layer reads that width anyway, unless its line says by which init."""
@@ -117,7 +125,7 @@ class ResizeVertex(Pass):
             return
         old = model_graph.module.get_submodule(target)
         follows = role_of(old) is Role.FOLLOWS
-        init = "default" if follows else agreement.init(target)
+        init: Init = "default" if follows else agreement.init(target)
         kept = overlap.of_layer(node, old, run.widths[target]) if overlap else None
         build = Resized(target, self.seed, run.widths[target], init, kept)
         set_module(model_graph.module, target, build.on_meta(old))
@@ -148,14 +156,16 @@ class ResizeVertex(Pass):
                     yield f"'{name_of(node)}' reads the {width} channels that reach it"
 
 
+_VERBS = {"add": "adds", "mul": "multiplies", "cat": "concatenates"}
+
+
 def _members_error(run: WidthRun, spread: Spread) -> ResizeMembersError:
     clash = spread.clash
     operand, axis = clash.waiting[0]
     lines = {vertex: _as_data(line) for vertex, line in spread.lines.items()}
-    concatenates = word_of(clash.node) in CONCATENATIONS
     return ResizeMembersError(
         name=name_of(clash.node),
-        verb="concatenates" if concatenates else "combines" if word_of(clash.node) != "add" else "adds",
+        verb=_VERBS.get(word_of(clash.node), "combines"),
         changed=min(clash.lines),
         width=clash.width,
         other=name_of(operand),
@@ -171,4 +181,7 @@ def _as_data(line: Line) -> dict[str, Any]:
     said = {"out": line.out, "in": line.in_, "init": line.init, "fan_out_init": line.fan_out_init}
     data = {key: value for key, value in said.items() if value is not None}
     data |= {"overlap": True} if line.overlap else {}
-    return {k: v.model_dump(exclude_unset=True) if hasattr(v, "model_dump") else v for k, v in data.items()}
+    return {
+        k: v.model_dump(exclude_unset=True) if hasattr(v, "model_dump") else v
+        for k, v in data.items()
+    }

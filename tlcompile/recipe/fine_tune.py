@@ -168,7 +168,9 @@ class FineTune(Section):
         0.0, description="Share of the target spread over all classes."
     )
     clip_norm: Rate | None = Field(None, description="Largest norm of all gradients together.")
-    activation: Activation | None = Field(None, description="Of new linear and convolution layers that name none.")
+    activation: Activation | None = Field(
+        None, description="Of new linear and convolution layers that name none."
+    )
     dropout: Probability | None = Field(None, description="Behind new layers that name none.")
     init: Init = Field("default", description="Of new layers' weights; default: torch's own.")
     phases: Annotated[tuple[Phase, ...], Strict(False)] | None = Field(

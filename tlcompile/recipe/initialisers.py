@@ -96,7 +96,7 @@ class Sparse(Section):
     std: NotNegative = Field(0.01, description="Standard deviation of the others.")
 
 
-class Constant(Section):
+class Filled(Section):
     """One value everywhere."""
 
     name: Literal["constant"]
@@ -125,7 +125,7 @@ AnyInit = Annotated[
     | TruncNormal
     | Uniform
     | Sparse
-    | Constant
+    | Filled
     | Fixed
     | Dirac,
     Field(discriminator="name"),

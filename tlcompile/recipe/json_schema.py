@@ -18,7 +18,9 @@ def recipe_schema() -> dict[str, Any]:
     for path, key in SHORT_FORMS.items():
         owner = schema if len(path) == 1 else definitions["FineTune"]
         _allow_short(owner["properties"], path[-1], key)
-    _allow_one(definitions["Freeze"]["properties"], "upto")
+    for key in ("upto", "only"):
+        _allow_one(definitions["Freeze"]["properties"], key)
+    _as_the_section(definitions["Phase"]["properties"], schema["properties"]["freeze"])
     for name, field in Recipe.model_fields.items():
         schema["properties"][name].setdefault("description", field.description)
     return {**schema, "$schema": DIALECT, "title": "A recipe of tlcompile"}
@@ -40,7 +42,13 @@ def _allow_one(properties: dict[str, Any], name: str) -> None:
     """Let a list of one also be its item."""
     listed = properties[name]
     described = {k: listed.pop(k) for k in ("description", "default", "title") if k in listed}
-    properties[name] = {**described, "anyOf": [listed, listed["items"], {"type": "number"}]}
+    listed["items"]["anyOf"].append({"type": "number"})
+    properties[name] = {**described, "anyOf": [listed, *listed["items"]["anyOf"]]}
+
+
+def _as_the_section(phase: dict[str, Any], freeze: dict[str, Any]) -> None:
+    """Let a phase freeze in each form that the section has."""
+    phase["freeze"] |= {"anyOf": [*freeze["anyOf"], {"type": "null"}]}
 
 
 def schema_text() -> str:

@@ -111,7 +111,7 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
     if kinds == {"extra_forbidden"}:
         known = tuple(dict.fromkeys(k for f in found for k in keys_at(f["loc"][:-1])))
         section, last = ".".join(map(str, key[:-1])), str(key[-1])
-        same = f"{'.'.join(map(str, key[-2:]))}"  # this section, elsewhere in a recipe
+        same = ".".join(map(str, key[-2:])) if key[1:] else f".{last}."  # this section, elsewhere
         belongs = tuple(path for path in paths_of(last) if not path.endswith(same))
         return UnknownKeyError(name=last, section=section, known=known, belongs=belongs, **place)
     if kinds == {"missing"}:

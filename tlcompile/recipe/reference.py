@@ -11,7 +11,10 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from tlcompile.recipe.fields import Activation
+from tlcompile.recipe.initialisers import AnyInit
 from tlcompile.recipe.layers.any_layer import AnyLayer
+from tlcompile.recipe.layers.base import Layer, Parametric
 from tlcompile.recipe.schema import Recipe
 
 HEADER = """\
@@ -27,23 +30,39 @@ def reference_text() -> str:
     """Return docs/recipe.md."""
     parts = [HEADER, *_section("A recipe", Recipe, skip=("add",))]
     parts += ["## `add.<name>`: layer types\n"]
+    parts += _section("Every type has", Layer, level=3)
+    shared = tuple(Layer.model_fields)
+    parts += _section("Types with weights (*) also have", Parametric, level=3, skip=shared)
     for layer in _sections(AnyLayer):
-        parts += _section(_layer_title(layer), layer, level=3)
+        star = " (*)" if issubclass(layer, Parametric) else ""
+        skip = tuple(Parametric.model_fields) if star else shared
+        parts += _section(_words_of(layer, "layer") + star, layer, level=3, skip=skip)
+    parts += ["## Initialisers\n", "A word, or a mapping with `name` and these keys.\n"]
+    for init in _INITIALISERS:
+        parts += _section(_words_of(init, "name"), init, level=3, skip=("name",))
+    parts += ["## Activations\n", _words_in(Activation), ""]
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _layer_title(layer: type[BaseModel]) -> str:
-    words = get_args(layer.model_fields["layer"].annotation)
-    return ", ".join(f"`{word}`" for word in words)
+def _words_of(section: type[BaseModel], tag: str) -> str:
+    return _words_in(section.model_fields[tag].annotation)
+
+
+def _words_in(literal: Any) -> str:
+    return ", ".join(f"`{word}`" for word in get_args(literal))
 
 
 def _section(
     title: str, model: type[BaseModel], level: int = 2, skip: tuple[str, ...] = ()
 ) -> list[str]:
     about = "" if model is Recipe else f"{(model.__doc__ or '').strip()}\n"
-    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
-    rows += _rows(model, "", skip)
-    return [f"{'#' * level} {title}\n", *([about] if about else []), "\n".join(rows), ""]
+    rows = list(_rows(model, "", skip))
+    table = ["| key | type | default | meaning |", "|---|---|---|---|", *rows] if rows else []
+    return [
+        f"{'#' * level} {title}\n",
+        *([about] if about else []),
+        *(["\n".join(table), ""] if rows else []),
+    ]
 
 
 def _rows(model: type[BaseModel], prefix: str, skip: tuple[str, ...]) -> Iterator[str]:
@@ -51,7 +70,7 @@ def _rows(model: type[BaseModel], prefix: str, skip: tuple[str, ...]) -> Iterato
         key = f"{prefix}{field.alias or name}"
         if key in skip or name in ("layer",):
             continue
-        inner = _sections(field.annotation)
+        inner = [s for s in _sections(field.annotation) if s not in _INITIALISERS]
         cells = (f"`{key}`", _type(field.annotation), _default(field), field.description or "")
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         for section in inner:
@@ -78,6 +97,10 @@ def _type(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
     if origin is typing.Annotated:
         return _type(args[0])
+    if kind == Activation:
+        return "[activation](#activations)"
+    if set(_sections(kind)) == set(_INITIALISERS):
+        return "[initialiser](#initialisers)"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(_type(a) for a in args if a is not type(None)))
     if origin is typing.Literal:
@@ -102,3 +125,6 @@ def _default(field: FieldInfo) -> str:
     if isinstance(value, tuple):
         return ", ".join(f"`{part}`" for part in value)
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+_INITIALISERS = _sections(AnyInit)

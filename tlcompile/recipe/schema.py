@@ -20,7 +20,11 @@ class Base(Section):
     """Where the model starts."""
 
     model: Name | None = Field(None, description="A name of the zoo; `tlcompile zoo` lists them.")
-    run: Text | None = Field(None, description="Not yet: a finished run's folder, edits included.")
+    run: Text | None = Field(
+        None,
+        description="A finished run instead, by its folder or a unique beginning of its name: edits, classifier, "
+        "outputs and best weights; task, data and seed too, unless given here.",
+    )
     weights: Text = Field(
         "default", description="`default`, a name of the zoo, a .safetensors or .pth file, or none."
     )
@@ -30,7 +34,11 @@ class Base(Section):
 
     @model_validator(mode="after")
     def _one_source(self) -> Base:
-        if (self.model is None) == (self.run is None):
+        if self.model is not None and self.run is not None:
+            raise ValueError(
+                "name exactly one of model and run | drop one: ~base.model or ~base.run"
+            )
+        if self.model is None and self.run is None:
             raise ValueError(
                 "name exactly one of model and run | add base.model: digits_net (or another; see zoo)"
             )

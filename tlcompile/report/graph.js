@@ -123,6 +123,7 @@ function setUp(figure) {
     }
   });
   for (const kind of ["mouseover", "focusin"]) figure.addEventListener(kind, (event) => tell(figure, box(event)));
+  figure.addEventListener("mouseleave", () => tell(figure, null));
   figure.querySelector(".graph-expand").addEventListener("click", () => setAll(figure, true));
   figure.querySelector(".graph-collapse").addEventListener("click", () => setAll(figure, false));
   const search = figure.querySelector(".graph-search");

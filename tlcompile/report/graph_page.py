@@ -13,24 +13,26 @@ from tlcompile.report.layout import arrange
 from tlcompile.report.measures import CELL, HEAD
 from tlcompile.report.regions import build_regions
 
+GENERATOR = '<meta name="generator" content="tlcompile">'
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width">
-<meta name="generator" content="tlcompile">
+{generator}
 <title>{title}</title>
 <style>
 :root {{ color-scheme: light dark; }}
 body {{ font: 16px/1.45 system-ui, sans-serif; margin: 1.5rem; }}
 h1 {{ font-size: 1.4rem; margin: 0; }}
+h2 {{ font-size: 1.1rem; margin: .5rem 0; }}
 @media (prefers-color-scheme: dark) {{ body {{ background: #16181c; color: #eee; }} }}
 @media print {{ body {{ margin: 0; background: #fff; color: #000; }} }}
 {style}</style>
 </head>
 <body>
 <h1>{title}</h1>
-{figure}
+{figures}
 <script>
 {script}</script>
 </body>
@@ -39,19 +41,26 @@ h1 {{ font-size: 1.4rem; margin: 0; }}
 
 
 def graph_page(summary: Summary, boundary: Sequence[Boundary], title: str) -> str:
-    """Return a page that needs no network: the figure with its style and its script."""
-    figure = graph_figure(summary, boundary, title)
-    return _PAGE.format(title=escape(title), style=style(), figure=figure, script=script())
+    """Return a page with the graph of one model."""
+    return page_of(title, [graph_figure(summary, boundary, summary.model)])
+
+
+def page_of(title: str, figures: Sequence[str]) -> str:
+    """Return a page that needs no network: figures with their style and their script."""
+    shown = "\n".join(figures)
+    return _PAGE.format(
+        title=escape(title), generator=GENERATOR, style=style(), figures=shown, script=script()
+    )
 
 
 def graph_figure(summary: Summary, boundary: Sequence[Boundary], title: str) -> str:
-    """Return the drawing with its words, legend and controls, for a page with `style` and `script`.
+    """Return the drawing with its words, legend and controls, for `page_of`.
 
     Regions with an edit or the freeze point in them start open. Without JavaScript they stay so.
     """
     layout = arrange(build_regions(summary, boundary))
     return f"""<figure class="graph-figure">
-<figcaption>{_words(summary, boundary)}</figcaption>
+<figcaption><h2>{escape(title)}</h2>{_words(summary, boundary)}</figcaption>
 {_LEGEND}
 <div class="graph-controls" hidden>
 <button type="button" class="graph-expand">expand all</button>
@@ -82,12 +91,7 @@ def _resource(name: str) -> str:
 
 
 def _words(summary: Summary, boundary: Sequence[Boundary]) -> str:
-    rows = summary.vertices
-    frozen = sum(row.num_parameters for row in rows if row.frozen)
-    learns = sum(row.num_parameters for row in rows) - frozen
-    parts = [
-        f"{summary.model}: {len(rows)} vertices. {learns:,} parameters train, {frozen:,} are frozen."
-    ]
+    parts = [f"{len(summary.vertices)} vertices; numbers in boxes are parameters."]
     if boundary:
         num_bytes = sum(tensor.num_bytes for tensor in boundary)
         names = ", ".join(f"{tensor.vertex} {tensor.shape}" for tensor in boundary)
@@ -97,7 +101,6 @@ def _words(summary: Summary, boundary: Sequence[Boundary]) -> str:
     hidden = sum(not row.shape.startswith("(") for row in summary.removed)
     if hidden:
         parts.append(f"{hidden} removed vertices that carried no tensor are not drawn.")
-    parts.append("Numbers in boxes are parameters.")
     parts += [f"Note: {note}." for note in summary.notes]
     return escape(" ".join(parts))
 

@@ -10,7 +10,7 @@ from tlcompile.report.regions import Leaf, Node, Region
 HEAD = 36  # height of a vertex and of a region's head
 CELL = 16  # width of a state's letter
 NAME, DETAIL, CUT_TEXT = 7.3, 6.1, 6.8  # widths of a character in any monospaced face
-LABEL = 18  # below a vertex: the shape of what it computes
+LABEL = 20  # below a vertex: the shape of what it computes
 CUT = 36  # below that: the freeze point
 STEP = 8  # between lines that run in parallel
 TAIL = 13  # above a vertex: room for an arrow
@@ -127,7 +127,11 @@ def label_width(tensors: Iterable[Leaf]) -> int:
 
 def shapes(tensors: Iterable[Leaf]) -> str:
     """Return the shapes of tensors that leave one place, once where they are equal."""
-    return "  ".join(dict.fromkeys(leaf.row.shape for leaf in tensors))
+    return "  ".join(dict.fromkeys(map(_shape, tensors)))
+
+
+def _shape(leaf: Leaf) -> str:
+    return f"{leaf.row.was} → {leaf.row.shape}" if leaf.row.was else leaf.row.shape
 
 
 def _counted(number: int) -> str:

@@ -9,6 +9,7 @@ from tlcompile.report.measures import (
     CUT_TEXT,
     LABEL,
     MARGIN,
+    PORT,
     STEP,
     TAIL,
     Cut,
@@ -62,20 +63,21 @@ def add_routes(layout: Layout, wires: list[Wire], chains: list[list[Place]]) -> 
             corners += [(x, top, below), (lanes[wire], top, below)]
             x = lanes[wire]
         if x != end:
-            below = first[row] + STEP * (len(leaving[row]) + landing[row][wire.target, end])
+            line, end = landing[row][wire.target, end]
+            below = first[row] + STEP * (len(leaving[row]) + line)
             corners += [(x, row, below), (end, row, below)]
         corners.append((end, row, layout.gaps[row]))
         layout.routes.append(Route(wire, tuple(corners)))
     _widen(layout, lanes)
 
 
-def _ordered(coming: dict[Landing, set[int]]) -> dict[Landing, int]:
-    """Return which line below a row leads where.
+def _ordered(coming: dict[Landing, set[int]]) -> dict[Landing, tuple[int, int]]:
+    """Return which line below a row leads where, and the x at which it ends.
 
     What comes down at the x where another ends turns off above that one, or they would lie on each
-    other. Where that asks for a circle, the first goes first.
+    other. Where that asks for a circle, one ends a little aside.
     """
-    order: dict[Landing, int] = {}
+    order: dict[Landing, tuple[int, int]] = {}
     waiting = dict(coming)
     while waiting:
         free = [
@@ -84,7 +86,7 @@ def _ordered(coming: dict[Landing, set[int]]) -> dict[Landing, int]:
             if not any(landing[1] in xs for other, xs in waiting.items() if other != landing)
         ]
         first = (free or list(waiting))[0]
-        order[first] = len(order)
+        order[first] = (len(order), first[1] if free else first[1] + PORT // 2)
         del waiting[first]
     return order
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from torch import nn
 
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.recipe.load import load_recipe
+from tlcompile.recipe.load import complete, load_recipe
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import next_generation, read_record, run_folder
 from tlcompile.run.train import train_recipe
@@ -42,6 +42,7 @@ def train(
         recipe = load_recipe(recipe, overrides)
     elif overrides:
         raise TypeError("overrides go with a file's path: load_recipe(path, overrides)")
+    recipe = complete(recipe)
     where = run_folder(recipe) if folder is None else Path(folder)
     if folder is None and read_record(where) is not None:
         where = next_generation(where)

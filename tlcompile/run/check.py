@@ -4,33 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
-from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import load_recipe
-from tlcompile.recipe.schema import Recipe
-from tlcompile.run.plan import make_plan
-from tlcompile.run.refuse import refuse_untrainable
+from tlcompile.run.importing import importing
 from tlcompile.run.say import say
-from tlcompile.run.splits import known_classes
 
-
-@dataclass(frozen=True)
-class Proof:
-    """A recipe that was proved, and what is still unknown.
-
-    Attributes:
-        recipe: As it was read.
-        model: As its first phase has it.
-        classes: None: only the images would tell.
-        later: The models of the phases behind the first; they differ in what is frozen.
-    """
-
-    recipe: Recipe
-    model: CompiledModel
-    classes: int | None
-    later: tuple[CompiledModel, ...] = ()
+if TYPE_CHECKING:
+    from tlcompile.run.prove import Proof
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,12 +25,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def prove(path: str, overrides: list[str], classes: int | None) -> Proof:
-    """Load and prove a recipe; unknown classes are replaced by a placeholder."""
+    """Load a recipe and compile it, without weights or data."""
     recipe = load_recipe(path, overrides)
-    known = classes if classes is not None else known_classes(recipe)
-    width = known or PLACEHOLDER_CLASSES
-    first, *later = (prove_recipe(phase, num_classes=width) for phase in recipe.phases())
-    return Proof(recipe, first, known, tuple(later))
+    # Behind it, because torch takes seconds to import, and a recipe that does not read needs none.
+    with importing():
+        from tlcompile.run.prove import compile_phases
+
+    return compile_phases(recipe, classes)
 
 
 def unknown_line(proof: Proof) -> list[str]:
@@ -60,15 +42,16 @@ def unknown_line(proof: Proof) -> list[str]:
 def run(options: argparse.Namespace) -> int:
     """Print one line, or data."""
     proof = prove(options.recipe, options.overrides, options.classes)
-    models = (proof.model, *proof.later)
-    for phase, model in zip(proof.recipe.phases(), models, strict=True):
-        refuse_untrainable(phase, model, proof.classes, swept=len(models) > 1)
-    plan = make_plan(proof.recipe, proof.model)
+    from tlcompile.run.prove import refuse_unfit
+
+    refuse_unfit(proof)
+    trainable = sum(p.numel() for _, p in proof.model.trainable())
+    frozen = sum(p.numel() for p in proof.model.parameters()) - trainable
     if options.json:
-        facts = {"ok": True, "classes": proof.classes, **plan.as_json()["parameters"]}
+        facts = {"ok": True, "classes": proof.classes, "trainable": trainable, "frozen": frozen}
         say(json.dumps(facts))
         return 0
-    say(f"{options.recipe}: ok, {plan.trainable:,} parameters train, {plan.frozen:,} are frozen")
+    say(f"{options.recipe}: ok, {trainable:,} parameters train, {frozen:,} are frozen")
     for line in unknown_line(proof):
         say(line)
     return 0

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import importlib
+import json
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any, NoReturn
 
-from tlcompile.errors.base import TLCompileError, did_you_mean, one_line
+from tlcompile.errors.base import TLCompileError, one_line
+from tlcompile.errors.recipe import CommandLineError
+from tlcompile.run.importing import importing
 
 # verb -> (module, one line, example); the module's `add_arguments` and `run` do the rest.
 VERBS = {
@@ -22,6 +26,8 @@ VERBS = {
     "predict": ("predict", "say what is on images", "predict runs/flowers-1a2b3c4d photo.jpg"),
     "schema": ("schema", "print the JSON Schema of recipes", "schema > recipe.schema.json"),
 }
+
+READS_RECIPES = ("check", "plan", "train", "evaluate", "predict")  # these take --allow-plugin
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -37,14 +43,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(_help())
         return 0 if arguments else 2
     verb, *words = arguments
-    if verb not in VERBS:
-        what = "option" if verb.startswith("-") else "verb"
-        advice = did_you_mean(verb, VERBS, "see tlcompile --help")
-        print(
-            f"there is no {what} '{one_line(verb)}' [unknown-verb]\n  fix  {advice}",
-            file=sys.stderr,
-        )
-        return 2
     return _guarded(verb, words)
 
 
@@ -64,16 +62,38 @@ def _help() -> str:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """Argparse, with its refusals in our form."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong with the command line, instead of printing the usage."""
+        unknown = message.removeprefix("unrecognized arguments: ")
+        word = unknown.split()[0] if unknown != message else ""
+        known = [option for action in self._actions for option in action.option_strings]
+        problem = f"`{self.prog}` does not take '{one_line(word)}'" if word else message
+        help_line = f"{self.prog} --help"
+        raise CommandLineError(
+            problem=problem, help=help_line, word=word, known=tuple(known) if word else ()
+        )
+
+
 def _run(verb: str, words: Sequence[str]) -> int:
+    if verb not in VERBS:
+        what = "option" if verb.startswith("-") else "verb"
+        problem, known = f"there is no {what} '{one_line(verb)}'", tuple(VERBS)
+        raise CommandLineError(problem=problem, help="tlcompile --help", word=verb, known=known)
     name, _, example = VERBS[verb]
-    module = importlib.import_module(f"tlcompile.run.{name}")
-    parser = argparse.ArgumentParser(
+    module = _module(f"tlcompile.run.{name}")
+    parser = _Parser(
         prog=f"tlcompile {verb}",
         description=module.__doc__,
         epilog=f"example: tlcompile {example}",
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     module.add_arguments(parser)
+    if verb in READS_RECIPES:
+        words = _allow_plugins(parser, words)
     if any(word in ("-h", "--help") for word in words):
         words = ["--help"]
     # Overrides and options may be mixed; `train` keeps all behind the recipe as it was typed.
@@ -81,12 +101,35 @@ def _run(verb: str, words: Sequence[str]) -> int:
     return int(module.run(parse(words)))
 
 
+def _allow_plugins(parser: _Parser, words: Sequence[str]) -> Sequence[str]:
+    """Load the plug-ins that the command line allows; return the words without them."""
+    flag = _Parser(prog=parser.prog, add_help=False, allow_abbrev=False)
+    for one in (flag, parser):  # in the parser for its help
+        one.add_argument(
+            "--allow-plugin", action="append", default=[], metavar="NAME",
+            help="trust an installed package's layer of this name; may be given several times",
+        )  # fmt: skip
+    options, rest = flag.parse_known_args(words)
+    _module("tlcompile.recipe.plugins").allow_plugins(options.allow_plugin)
+    return rest
+
+
+def _module(path: str) -> Any:
+    """Return a verb's module; imported once, as what is frozen then is never collected."""
+    if path in sys.modules:
+        return sys.modules[path]
+    with importing():
+        return importlib.import_module(path)
+
+
 def _guarded(verb: str, words: Sequence[str]) -> int:
-    """Run a verb; every error is one message on stderr, never a traceback."""
+    """Run a verb; every error is one message on stderr, never a traceback; with --json data too."""
     try:
         return _run(verb, words)
     except TLCompileError as error:
         print(error, file=sys.stderr)
+        if "--json" in words:
+            print(json.dumps({"ok": False, "problems": error.as_data()}, indent=1))
         return error.exit_code
     except KeyboardInterrupt:
         print("interrupted; what was finished is kept", file=sys.stderr)

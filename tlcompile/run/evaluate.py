@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _own(bundle: Bundle) -> Samples:
     """Return the validation images that the run was judged by."""
-    splits = open_splits(bundle.recipe, bundle.preprocessing.channels, say)
+    splits = open_splits(bundle.recipe, bundle.preprocessing.channels, say, bundle.classes)
     return splits.val or splits.train
 
 

@@ -115,7 +115,7 @@ def make_plan(
 
     Args:
         recipe: What the user asked for.
-        model: The recipe, compiled.
+        model: The recipe, compiled, as its first phase has it.
         images: How many there are in train, val and test, where that is known.
         later: Its models in the phases behind the first.
     """

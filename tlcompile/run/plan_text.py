@@ -175,15 +175,14 @@ def _features(plan: Plan) -> str:
     return f"{text}, {total} for {plan.rows_of_features:,} images"
 
 
-def show_number(number: float) -> str:
-    """Show a count in three digits: '1.82 G', '900', '0'."""
+def show_number(number: float, unit: str = "") -> str:
+    """Show a count in three digits: '1.82 G', '900', '12 kB'."""
     power = 0
     while number >= 999.5 and power < len(_PREFIXES) - 1:
         number, power = number / 1000, power + 1
     digits = f"{number:.3g}" if number < 1000 else f"{number:.0f}"
-    return f"{digits} {_PREFIXES[power]}".rstrip()
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
 def _bytes(number: float) -> str:
-    shown = show_number(number)
-    return f"{shown}B" if shown[-1].isalpha() else f"{shown} B"
+    return show_number(number, "B")

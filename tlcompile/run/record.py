@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from tlcompile.data.samples import Samples
+from tlcompile.recipe.plugins import allowed_plugins
 from tlcompile.zoo.base import BaseModel
 
 PACKAGES = ("tlcompile", "torchvision", "safetensors", "pillow", "hydra-core", "pydantic")
@@ -27,6 +28,7 @@ def environment(device: torch.device) -> dict[str, Any]:
         },
         "device": _device_name(device),
         "threads": torch.get_num_threads(),
+        "plugins": {name: f"{p.package} {p.version}" for name, p in allowed_plugins().items()},
     }
 
 

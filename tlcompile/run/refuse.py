@@ -13,8 +13,9 @@ from tlcompile.errors.run import NothingTrainsError
 from tlcompile.errors.training import AugmentedFrozenError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.passes.plan import num_logits
-from tlcompile.recipe.finished import FinishedRun
+from tlcompile.recipe.finished import FinishedRun, find_run, read_run
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.splits import known_names
 
 
 def refuse_untrainable(
@@ -51,25 +52,27 @@ def refuse_phases(recipe: Recipe) -> None:
 
 
 def refuse_other_classes(
-    recipe: Recipe, model: CompiledModel, run: FinishedRun | None, classes: tuple[str, ...]
+    recipe: Recipe, model: CompiledModel, classes: tuple[str, ...] | None = None
 ) -> None:
     """Refuse data whose classes are not those of the classifier that is kept from a run.
 
     Args:
         recipe: What the user asked for.
-        model: The recipe, compiled.
-        run: What it starts from, if a run.
-        classes: Of the data, in the order of the outputs.
+        model: The recipe, compiled; it may live on meta.
+        classes: Of the data, in the order of the outputs; None: as far as the recipe tells.
 
     Raises:
         OtherClassesError: Other names, or the same in another order.
     """
-    if run is None or classes == run.classes or not _keeps_classifier(model):
+    if recipe.base.run is None or not _keeps_classifier(model):
         return
-    key = next(
-        k for k in (("data", n) for n in ("classes", "folder", "dataset")) if _says(recipe, k)
-    )
-    error = OtherClassesError(run=str(run.folder), wanted=run.classes, found=classes, key=key)
+    run = read_run(find_run(recipe.base.run))
+    found = classes or known_names(recipe, run.classes)
+    if found is None or found == run.classes:
+        return
+    named = [name for name in ("classes", "folder", "dataset") if getattr(recipe.data, name)]
+    key = ("data", named[0])
+    error = OtherClassesError(run=str(run.folder), wanted=run.classes, found=found, key=key)
     raise error.at(recipe.where(key))
 
 
@@ -77,10 +80,6 @@ def _keeps_classifier(model: CompiledModel) -> bool:
     """Tell whether the last vertex with parameters is the base's own."""
     owners = [row for row in model.summary.vertices if row.num_parameters]
     return bool(owners) and owners[-1].origin == "kept"
-
-
-def _says(recipe: Recipe, key: tuple[str, str]) -> bool:
-    return getattr(recipe.data, key[1]) is not None
 
 
 def refuse_own_base(folder: Path, run: FinishedRun | None) -> None:

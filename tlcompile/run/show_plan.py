@@ -9,9 +9,11 @@ from pathlib import Path
 from tlcompile.errors.data import DataError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run import check
+from tlcompile.run.picture import write_picture
 from tlcompile.run.plan import Plan, make_plan
 from tlcompile.run.plan_diff import diff_json, diff_text, differences
 from tlcompile.run.plan_text import plan_text
+from tlcompile.run.prove import Proof
 from tlcompile.run.say import say
 from tlcompile.run.splits import open_splits
 
@@ -25,12 +27,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diff", metavar="OTHER.yaml", help="what differs between this plan and another recipe's"
     )
+    parser.add_argument("--html", metavar="FILE.html", help="draw the graph as a page")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print the plan."""
     proof = check.prove(options.recipe, options.overrides, options.classes)
     plan = plan_of(proof)
+    if options.html is not None:
+        write_picture(Path(options.html), proof)
     if options.diff is not None:
         other = check.prove(options.diff, [], options.classes)
         found = differences((proof.recipe, plan), (other.recipe, plan_of(other)))
@@ -44,10 +49,12 @@ def run(options: argparse.Namespace) -> int:
                 [plan_text(proof.recipe, plan, full=options.full), *check.unknown_line(proof)]
             )
         )
+    if options.html is not None and not options.json:
+        say(f"picture     {options.html}")
     return 0
 
 
-def plan_of(proof: check.Proof) -> Plan:
+def plan_of(proof: Proof) -> Plan:
     """Return the plan of a recipe that was proved, with the number of its images where known."""
     channels = next(iter(proof.model.summary.sample_shapes.values()))[0]
     return make_plan(proof.recipe, proof.model, count_images(proof.recipe, channels), proof.later)

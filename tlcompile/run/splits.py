@@ -18,7 +18,6 @@ from tlcompile.errors.data import DataError
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.data import Split
-from tlcompile.recipe.finished import FinishedRun
 from tlcompile.recipe.schema import Recipe
 
 Say = Callable[[str], None]
@@ -56,22 +55,34 @@ def known_classes(recipe: Recipe) -> int | None:
     told = recipe.known_classes()
     if told is not None:
         return told
+    names = known_names(recipe)
+    return None if names is None else len(names)
+
+
+def known_names(recipe: Recipe, order: tuple[str, ...] = ()) -> tuple[str, ...] | None:
+    """Return the classes that the recipe names, or its folder, where there is one.
+
+    A folder's are in alphabetical order, or in `order`, where that has the same names.
+    """
+    if recipe.data.classes is not None:
+        return recipe.data.classes
     if recipe.data.folder is not None and Path(recipe.data.folder).is_dir():
         try:
-            return len(next(iter(scan_folder(recipe.data.folder).values())).classes)
+            names = next(iter(scan_folder(recipe.data.folder).values())).classes
+            return order if sorted(names) == sorted(order) else names
         except DataError:  # `check` needs no data; `train` says what is wrong with it
             return None
     return None
 
 
-def open_splits(recipe: Recipe, channels: int, say: Say, run: FinishedRun | None = None) -> Splits:
+def open_splits(recipe: Recipe, channels: int, say: Say, order: tuple[str, ...] = ()) -> Splits:
     """Find the images of a recipe; none is read yet.
 
     Args:
         recipe: Its `data`, `task` and `fine_tune.seed` are read.
         channels: 3 for RGB, 1 for grey.
         say: Takes one line about a download.
-        run: What it starts from: its own classes keep their order.
+        order: Classes that the base knows; where the images have the same, they come in this order.
 
     Raises:
         DataError: A folder, a class or an image is missing.
@@ -80,7 +91,7 @@ def open_splits(recipe: Recipe, channels: int, say: Say, run: FinishedRun | None
         found = _find(recipe, channels, say)
         if "val" in found and recipe.data.split != Split():
             say("data.split is not used: the images have a val/ folder of their own")
-        splits = _split(recipe, found, run.classes if run else ())
+        splits = _split(recipe, found, order)
         if recipe.task == "binary" and len(splits.classes) != 2:
             raise WrongClassCountError(task="binary", wanted=2, found=splits.classes, key=("task",))
         return splits
@@ -143,8 +154,8 @@ def refuse_no_data(recipe: Recipe) -> None:
 def _split(recipe: Recipe, found: dict[str, Samples], order: tuple[str, ...]) -> Splits:
     data, seed = recipe.data, recipe.fine_tune.seed
     classes = data.classes
-    if classes is None and set(order) == set(next(iter(found.values())).classes):
-        classes = order  # a kept classifier means these, in this order
+    if classes is None and sorted(order) == sorted(next(iter(found.values())).classes):
+        classes = order  # a classifier that is kept means these, in this order
     chosen = {name: choose(samples, classes=classes, seed=seed) for name, samples in found.items()}
     train = chosen.get("all") or chosen["train"]
     val = chosen.get("val")

@@ -16,7 +16,7 @@ from tlcompile.errors.run import SweepFailedError
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import next_generation, read_record, recipe_digest
-from tlcompile.run.refuse import refuse_phases, refuse_untrainable
+from tlcompile.run.refuse import refuse_other_classes, refuse_phases, refuse_untrainable
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import known_classes
 from tlcompile.run.train import train_recipe
@@ -58,6 +58,7 @@ def _prove_all(recipes: Sequence[Recipe]) -> None:
             refuse_phases(recipe)
             classes = known_classes(recipe)
             model = prove_recipe(recipe, num_classes=classes or PLACEHOLDER_CLASSES)
+            refuse_other_classes(recipe, model)
             refuse_untrainable(recipe, model, classes, swept=True)
         except TLCompileError as error:
             members = error.errors if isinstance(error, Problems) else (error,)

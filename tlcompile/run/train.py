@@ -100,9 +100,9 @@ def train_recipe(
     opened = open_base(recipe, base)
     refuse_own_base(folder, opened.run)
     started_from = base_record(opened)  # the compiler takes the tensors
-    splits = open_splits(recipe, opened.preprocessing.channels, say, run=opened.run)
+    splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
     model = compile_opened(recipe, opened, len(splits.classes)).to(device)
-    refuse_other_classes(recipe, model, opened.run, splits.classes)
+    refuse_other_classes(recipe, model, splits.classes)
     refuse_untrainable(recipe, model, len(splits.classes), swept=swept)
     plan = plan_text(recipe, make_plan(recipe, model, splits.sizes()))
     show(plan)
@@ -113,11 +113,9 @@ def train_recipe(
     proof = FreezeProof.take(model)
     history, best, best_state = _epochs(recipe, folder, model, (train, val), proof, on_epoch)
     record = {
-        **_record(recipe, opened, splits, best),
+        **_record(recipe, opened, model, splits, best),
         "base": started_from,
         "monitor": monitor_of(recipe, val),
-        "trainable": sum(p.numel() for _, p in model.trainable()),
-        "lr": base_rate(recipe, model),
         "features": sources.told,
         "seconds": round(time.perf_counter() - started, 3),
         **environment(device),
@@ -285,7 +283,9 @@ def _test_once(
     return as_data(score)
 
 
-def _record(recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow) -> dict[str, Any]:
+def _record(
+    recipe: Recipe, opened: BaseModel, model: CompiledModel, splits: Splits, best: EpochRow
+) -> dict[str, Any]:
     return {
         "name": recipe.name,
         "task": recipe.task,
@@ -295,6 +295,8 @@ def _record(recipe: Recipe, opened: BaseModel, splits: Splits, best: EpochRow) -
         "precision": recipe.features.precision,
         "ancestry": opened.run.as_ancestor() if opened.run else [],
         "seed": recipe.fine_tune.seed,
+        "trainable": sum(p.numel() for _, p in model.trainable()),
+        "lr": base_rate(recipe, model),
         "best": {
             "epoch": best.epoch,
             "train": as_data(best.train),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, get_args
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny, ValidatorFunctionWrapHandler, WrapValidator
 
 from tlcompile.recipe.layers.activation import ActivationLayer, PRelu
 from tlcompile.recipe.layers.attention import (
@@ -49,8 +49,9 @@ from tlcompile.recipe.layers.shape import (
     ReverseTime,
     Upsample,
 )
+from tlcompile.recipe.plugins import allowed_plugins, plugin_packages
 
-AnyLayer = Annotated[
+BuiltIn = (
     Linear
     | Bilinear
     | Embedding
@@ -98,6 +99,32 @@ AnyLayer = Annotated[
     | Stack
     | Unstack
     | Subset
-    | Affine,
-    Field(discriminator="layer"),
+    | Affine
+)
+
+WORDS = frozenset(
+    word for kind in get_args(BuiltIn) for word in get_args(kind.model_fields["layer"].annotation)
+)
+
+
+def _or_plugin(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+    """Let a plug-in read its own settings, if the command line allows it."""
+    word = value.get("layer") if isinstance(value, dict) else getattr(value, "layer", None)
+    if word in WORDS or not isinstance(word, str):
+        return handler(value)
+    plugin = allowed_plugins().get(word)
+    if plugin is not None:
+        return plugin.kind.model_validate(value)
+    packages = plugin_packages(word)
+    if packages:
+        raise ValueError(
+            f"layer '{word}' is a plug-in of {packages[0]}, which the command line does not allow"
+            f" | if you trust it, add --allow-plugin {word} to the command"
+        )
+    return handler(value)
+
+
+# As it is: a plug-in writes settings that no type here has.
+AnyLayer = Annotated[
+    SerializeAsAny[BuiltIn], Field(discriminator="layer"), WrapValidator(_or_plugin)
 ]

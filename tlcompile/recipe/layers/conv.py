@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import Field, model_validator
 
 from tlcompile.recipe.fields import CountSizes, Positive, Sizes
-from tlcompile.recipe.layers.base import Biased, Call, Shape, Wide, sizes_fit, spatial_dims
+from tlcompile.recipe.layers.base import Biased, Call, Shape, Wide, spatial_dims
 
 _WANTS = "(N, channels, length), a map (N, channels, height, width) or a volume, as the type says"
 
@@ -34,7 +34,7 @@ class _Window(Biased):
     def _one_size_a_dimension(self) -> Self:
         for name in ("kernel", "stride", "dilation", "padding", "output_padding"):
             size = getattr(self, name, None)
-            if not sizes_fit(self.dims, size):
+            if isinstance(size, tuple) and len(size) != self.dims:
                 raise ValueError(
                     f"{name} has {len(size)} numbers for {self.dims} dimension(s) | "
                     f"write {name}: {size[0]}"
@@ -80,10 +80,6 @@ class Conv(_Padded, Wide):
     layer: Literal["conv1d", "conv2d", "conv3d"]
     groups: Positive = Field(1, description="Groups of channels; must divide both widths.")
 
-    def accepts(self, shapes: Sequence[Shape]) -> bool:
-        """Ask for channels that the groups divide."""
-        return super().accepts(shapes) and shapes[0][0] % self.groups == 0
-
     def call(self, shapes: Sequence[Shape], classes: int) -> Call:
         """Return torch.nn.Conv1d, 2d or 3d."""
         return Call(
@@ -105,10 +101,6 @@ class ConvTranspose(_Window, Wide):
     padding: CountSizes = Field(0, description="Taken from each side of the output, pixels.")
     output_padding: CountSizes = Field(0, description="Added at one side of the output, pixels.")
     groups: Positive = Field(1, description="Groups of channels; must divide both widths.")
-
-    def accepts(self, shapes: Sequence[Shape]) -> bool:
-        """Ask for channels that the groups divide."""
-        return super().accepts(shapes) and shapes[0][0] % self.groups == 0
 
     def call(self, shapes: Sequence[Shape], classes: int) -> Call:
         """Return torch.nn.ConvTranspose1d, 2d or 3d."""

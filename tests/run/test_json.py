@@ -1,0 +1,101 @@
+"""What a machine reads: --json on success and on errors, as docs/json.md says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tlcompile.run.cli import main
+
+ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
+SMALL = "base: digits_net\nfreeze: block1\ndata: {dataset: digits, classes: ['5', '6']}\n"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(SMALL)
+    return tmp_path
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
+    assert main([*words, "--json"]) == code
+    return json.loads(capsys.readouterr().out)
+
+
+def documented(title: str) -> set[str]:
+    """Return the keys in the first column of a table of docs/json.md."""
+    section = DOCUMENT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `([\w.]+)`", section, re.MULTILINE))
+
+
+def test_check_and_plan_print_the_documented_keys(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert set(told(capsys, "check", "small.yaml")) == documented("check")
+    plan = told(capsys, "plan", "small.yaml")
+    inner = {
+        f"{key}.{name}"
+        for key in ("vertices", "tensors", "rates", "boundary", "features", "costs", "parameters")
+        for name in (plan[key][0] if isinstance(plan[key], list) else plan[key])
+    }
+    assert set(plan) | inner == documented("plan")
+
+
+def test_a_difference_and_a_vertex_of_the_zoo_have_the_documented_keys(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = told(capsys, "plan", "small.yaml", "freeze=stem", "--diff", "small.yaml")
+    assert set(found[0]) == documented("plan --diff")
+    assert set(told(capsys, "zoo", "digits_net")[0]) == documented("zoo MODEL")
+
+
+def test_an_error_is_data_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text("base: digits_net\nfreeze: blokc1\ndata: digits_folder\n")
+    assert main(["check", "bad.yaml", "--json", "--classes", "5"]) == 2
+    out, err = capsys.readouterr()
+    (problem,) = json.loads(out)["problems"]
+    assert json.loads(out)["ok"] is False
+    assert (problem["file"], problem["line"], problem["column"]) == ("bad.yaml", 2, 9)
+    assert problem["slug"] == "unknown-vertex"
+    assert "block1" in problem["fix"]
+    assert set(problem) == documented("An error")
+    assert err.startswith("bad.yaml:2:9: ")  # people read it on stderr as ever
+
+
+def test_all_problems_of_a_recipe_are_data(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("bad.yaml").write_text("base: {model: digits_net, wieghts: none}\nfrezee: x\n")
+    problems = told(capsys, "check", "bad.yaml", code=2)["problems"]
+    assert [(p["line"], p["slug"]) for p in problems] == [(1, "unknown-key"), (2, "unknown-key")]
+
+
+def test_a_wrong_option_is_one_of_our_errors(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["plan", "small.yaml", "--ful"]) == 2
+    said = capsys.readouterr().err
+    assert "`tlcompile plan` does not take '--ful' [command-line]" in said
+    assert "did you mean '--full'?" in said
+    assert main(["plan"]) == 2
+    assert "see tlcompile plan --help" in capsys.readouterr().err
+    (problem,) = told(capsys, "check", "small.yaml", "--classes", "many", code=2)["problems"]
+    assert problem["slug"] == "command-line"
+    assert "--classes" in problem["message"]
+
+
+def test_a_recipe_that_does_not_read_needs_no_torch(place: Path) -> None:
+    Path("bad.yaml").write_text("base: digits_net\nfrezee: block1\n")
+    code = (
+        "import sys; from tlcompile.run.cli import main; print(main(['check', 'bad.yaml']));"
+        "print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["2", "False"]
+    assert "did you mean 'freeze'?" in done.stderr

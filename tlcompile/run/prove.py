@@ -1,0 +1,48 @@
+"""Prove a recipe: compile every phase of it on meta, and refuse what could not be trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
+from tlcompile.run.splits import known_classes
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A recipe that was proved, and what is still unknown.
+
+    Attributes:
+        recipe: As it was read.
+        model: As its first phase has it.
+        classes: None: only the images would tell.
+        later: The models of the phases behind the first; they differ in what is frozen.
+    """
+
+    recipe: Recipe
+    model: CompiledModel
+    classes: int | None
+    later: tuple[CompiledModel, ...] = ()
+
+
+def compile_phases(recipe: Recipe, classes: int | None) -> Proof:
+    """Compile each phase without weights or data; unknown classes are replaced by a placeholder."""
+    known = classes if classes is not None else known_classes(recipe)
+    width = known or PLACEHOLDER_CLASSES
+    first, *later = (prove_recipe(phase, num_classes=width) for phase in recipe.phases())
+    return Proof(recipe, first, known, tuple(later))
+
+
+def refuse_unfit(proof: Proof) -> None:
+    """Refuse what compiles and could not be trained as it is written.
+
+    Raises:
+        TLCompileError: Any reason; those of one phase all at once.
+    """
+    refuse_other_classes(proof.recipe, proof.model)
+    models = (proof.model, *proof.later)
+    for recipe, model in zip(proof.recipe.phases(), models, strict=True):
+        refuse_untrainable(recipe, model, proof.classes, swept=len(models) > 1)
