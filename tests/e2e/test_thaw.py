@@ -27,6 +27,7 @@ from tlcompile.run.api import train
 from tlcompile.run.cli import main
 from tlcompile.run.folder import read_record, resolved, run_folder
 from tlcompile.run.train import RunResult, train_recipe
+from tlcompile.zoo.open import open_base
 
 FIRST = """\
 name: first
@@ -110,6 +111,37 @@ def test_task_data_and_seed_are_the_runs_and_nothing_else(place: Path) -> None:
     assert recipe.freeze.upto == ("head",)
     assert recipe.base.run == str(run_of(place, "first").relative_to(place)), "the whole name"
     assert recipe.name == "thaw"
+
+
+def test_the_task_is_the_runs_also_in_python(place: Path) -> None:
+    two = FIRST.replace('"5", "6", "7"', '"5", "6"').replace("name: first", "task: binary")
+    trained_on(
+        two.replace("{fc: drop}", "{fc: replace}").split("add:")[0]
+        + """\
+add: {fc: {layer: linear, out: classes, inputs: flatten}}
+data: {dataset: digits, classes: ["5", "6"], per_class: 4}
+fine_tune: {epochs: 1, batch_size: 4}
+""",
+        "yes_no.yaml",
+    )
+    assert load_recipe(written("base: {run: runs/yes_no}\n")).task == "binary"
+    recipe = Recipe.model_validate({"base": {"run": "runs/yes_no"}, "head": "auto"})
+    assert outputs(compile_recipe(recipe)).shape == (5, 1)
+
+
+def test_images_are_prepared_as_the_run_prepared_them(place: Path) -> None:
+    bundle = run_of(place, "first") / "bundle"
+    record = json.loads((bundle / "record.json").read_text())
+    record["preprocessing"]["mean"] = [0.125]
+    (bundle / "record.json").write_text(json.dumps(record))
+    sign(bundle)
+    assert open_base(load_recipe(written(THAW)), load=False).preprocessing.mean == (0.125,)
+
+
+def sign(bundle: Path) -> None:
+    """Write a manifest that fits, as someone would who knows the format."""
+    entries = {name: entry_of((bundle / name).read_bytes()) for name in FILES}
+    (bundle / "manifest.json").write_bytes(manifest_bytes(entries))
 
 
 def test_what_the_recipe_says_itself_wins(place: Path) -> None:
@@ -228,8 +260,7 @@ def test_other_weights_of_the_base_are_another_run(place: Path) -> None:
     state = load_file(bundle / "model.safetensors")
     state["last.bias"] += 1
     save_file(state, bundle / "model.safetensors")
-    entries = {name: entry_of((bundle / name).read_bytes()) for name in FILES}
-    (bundle / "manifest.json").write_bytes(manifest_bytes(entries))
+    sign(bundle)
     assert run_folder(load_recipe("thaw.yaml")) != before
 
 

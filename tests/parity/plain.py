@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import re
 from typing import Any
 
 import torch
-from graph.tiny import shake
+from graph.tiny import recipe, shake
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torchvision.models import get_model, list_models, segmentation
+from torchvision.models import get_model
 
+from tlcompile.compiler import compile_opened
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.zoo.base import BaseModel, base_from_module
 from tlcompile.zoo.building import without_init
+from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO, model_names
 
-SEGMENTATION = list_models(segmentation)
+CLASSIFIERS = [n for n in model_names() if n not in (*SEGMENTATION, *VIDEO, *DETECTION)]
+CLIPS = {"s3d": (16, 224, 224), "mvit_v1_b": (16, 224, 224), "mvit_v2_s": (16, 224, 224)}
 
 
 def side_of(name: str) -> int:
@@ -36,9 +43,31 @@ def plain_model(name: str) -> nn.Module:
         return shake(get_model(name, **kwargs))
 
 
+def shape_of(name: str) -> tuple[int, ...]:
+    """Return a small image or clip that the model can take, without the batch."""
+    if name in VIDEO:
+        return (3, *CLIPS.get(name, (8, 64, 64)))
+    return (3, side_of(name), side_of(name))
+
+
 def images(name: str, count: int = 4) -> Tensor:
-    side = side_of(name)
-    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(1))
+    count = min(count, 2) if name in VIDEO else count
+    return torch.randn(count, *shape_of(name), generator=torch.Generator().manual_seed(1))
+
+
+def compiled_at(
+    name: str,
+    model: nn.Module,
+    point: str | dict[str, Any],
+    *,
+    head: str = "keep",
+    classes: int = 7,
+) -> CompiledModel:
+    """Compile a copy of a plain model at its small size, frozen at one point."""
+    opened: BaseModel = base_from_module(copy.deepcopy(model), side_of(name))
+    opened = dataclasses.replace(opened, sample_shape=shape_of(name))
+    wanted = recipe(base={"model": name}, head=head, freeze={"upto": [point]})
+    return compile_opened(wanted, opened, classes)
 
 
 def leaves(output: Any) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Every classifier and segmentation model of torchvision: no edits change nothing, stages compile."""
+"""Every torchvision model that reads one tensor: no edits change nothing, heads and stages train."""
 
 from __future__ import annotations
 
@@ -8,38 +8,50 @@ import gc
 import pytest
 import torch
 from graph.tiny import recipe
+from torch import nn
 
 from parity.plain import (
+    CLASSIFIERS,
+    DETECTION,
     SEGMENTATION,
+    VIDEO,
+    compiled_at,
     differences,
     evaluated,
     images,
+    leaves,
     plain_model,
-    side_of,
     stepped,
 )
-from tlcompile.compiler import compile_recipe, prove_recipe
-from tlcompile.errors.edits import HeadError
-from tlcompile.graph.model_graph import graph_of
+from tlcompile.compiler import prove_recipe
+from tlcompile.graph.model_graph import graph_of_base
 from tlcompile.graph.shapes import record_shapes
 from tlcompile.graph.stages import find_stages
-from tlcompile.recipe.schema import Recipe
-from tlcompile.zoo.torchvision import model_names, open_torchvision
+from tlcompile.training.proof import FreezeProof
+from tlcompile.zoo.torchvision import open_torchvision
 
+NAMES = [*CLASSIFIERS, *SEGMENTATION, *VIDEO]
+SAMPLE = ["googlenet", "efficientnet_b0", "lraspp_mobilenet_v3_large", "r3d_18"]
+QUICK = ["mobilenet_v2", "lraspp_mobilenet_v3_large"]
 NO_GRADIENTS = 700e6  # bytes of weights above which two sets of gradients do not fit beside them
 
 
+def every(sample: list[str]) -> list[object]:
+    """Return all names, the sample in the default suite and the rest marked slow."""
+    slow = [pytest.param(name, marks=pytest.mark.slow) for name in NAMES if name not in sample]
+    return [*sample, *slow]
+
+
 def test_the_zoo_is_what_it_was() -> None:
-    assert len(model_names()) == 86
-    assert len(SEGMENTATION) == 6
+    counts = [len(names) for names in (CLASSIFIERS, SEGMENTATION, VIDEO, DETECTION)]
+    assert counts == [80, 6, 9, 12]
+    assert len(every(SAMPLE)) == len(every(QUICK)) == len(NAMES) == 95
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", model_names())
+@pytest.mark.parametrize("name", every(SAMPLE))
 def test_compiled_without_edits_is_the_original(name: str) -> None:
     model, x = plain_model(name), images(name)
-    plain = recipe(base={"model": name, "size": side_of(name)}, head="keep", freeze="none")
-    compiled = compile_recipe(plain, base=model)
+    compiled = compiled_at(name, model, "none")
     assert list(compiled.state_dict()) == list(model.state_dict())
     for ours, theirs in zip(evaluated(compiled, x), evaluated(model, x), strict=True):
         assert torch.equal(ours, theirs)
@@ -51,7 +63,7 @@ def test_compiled_without_edits_is_the_original(name: str) -> None:
     gc.collect()
 
 
-def _restored(model: torch.nn.Module, compiled: torch.nn.Module) -> torch.nn.Module:
+def _restored(model: nn.Module, compiled: nn.Module) -> nn.Module:
     """Return the original again, with the buffers that it had before its step."""
     again = copy.deepcopy(model)
     again.zero_grad()
@@ -59,23 +71,52 @@ def _restored(model: torch.nn.Module, compiled: torch.nn.Module) -> torch.nn.Mod
     return again
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", model_names())
-def test_each_stage_compiles_with_a_new_head(name: str) -> None:
+def stages_of(name: str) -> list[str]:
     opened = open_torchvision(name, "default", None, load=False)
-    model_graph = graph_of(opened.module, name, {"x": opened.sample_shape})
+    model_graph = graph_of_base(opened)
     record_shapes(model_graph)
-    stages = find_stages(model_graph)
-    assert stages or name in SEGMENTATION
-    ambiguous = name.startswith("shufflenet")
+    return list(find_stages(model_graph))
+
+
+def point_of(name: str, stage: str) -> str | dict[str, int]:
+    """Write a stage so that shufflenet's own stage2 is not meant."""
+    return {"stage": int(stage[-1])} if name.startswith("shufflenet") else stage
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_each_stage_compiles_with_a_new_head(name: str) -> None:
+    stages = stages_of(name)
+    assert stages
     for stage in ("head", *stages):
-        point = {"stage": int(stage[-1])} if ambiguous and stage != "head" else stage
-        wanted = Recipe.model_validate({"base": {"model": name}, "freeze": {"upto": [point]}})
-        if name in SEGMENTATION:
-            with pytest.raises(HeadError):
-                prove_recipe(wanted, num_classes=7)
-            continue
+        point = stage if stage == "head" else point_of(name, stage)
+        wanted = recipe(base={"model": name}, freeze={"upto": [point]})
         compiled = prove_recipe(wanted, num_classes=7)
-        assert len(compiled.boundary) == 1, stage
-        assert compiled.summary.vertices[-1].shape == "(N, 7)"
+        two = stage == "head" and name.startswith("lraspp")
+        assert len(compiled.boundary) == (2 if two else 1), stage
+        shapes = {row.name: row.shape for row in compiled.summary.vertices}
+        assert shapes[compiled.summary.outputs[0]].startswith("(N, 7")
     gc.collect()
+
+
+@pytest.mark.parametrize("name", every(QUICK))
+def test_what_is_frozen_stays_and_the_rest_trains(name: str) -> None:
+    model, x = plain_model(name), images(name)
+    points = ["head", *stages_of(name)]
+    for point in points if name not in QUICK else points[:2]:
+        where = point if point == "head" else point_of(name, point)
+        compiled = compiled_at(name, model, where, head="auto").train()
+        proof = FreezeProof.take(compiled)
+        optimizer = torch.optim.SGD([p for _, p in compiled.trainable()], lr=1e-3)
+        grouped = [id(p) for group in optimizer.param_groups for p in group["params"]]
+        for _ in range(3):
+            optimizer.zero_grad()
+            sum(leaf.square().mean() for leaf in leaves(compiled(x))).backward()  # type: ignore[union-attr]
+            proof.see_gradients(compiled)
+            optimizer.step()
+        proof.check(compiled)
+        frozen = {id(t) for n, t in compiled.named_parameters() if n in compiled.frozen.tensors}
+        assert len(grouped) == len(set(grouped))
+        assert set(grouped).isdisjoint(frozen)
+        assert len(grouped) + len(frozen) == len(list(compiled.parameters()))
+        gc.collect()

@@ -78,9 +78,9 @@ def test_config_called_last_discards_edits() -> None:
     assert {origins[f"{name}.weight"] for name in ("layer0", "layer2", "last")} == {
         "loaded", "replaced", "added"
     }  # fmt: skip
-    texts = ["".join(order) for order in itertools.permutations(SECTIONS)]
+    texts = ["".join(order) for order in itertools.permutations(SECTIONS)][::7]
     texts += [SECTIONS[0] + "".join(SECTIONS[3:]) + keys for keys in KEYS]
-    assert len(set(texts)) == 126
+    assert len(set(texts)) == 18 + 6
     x = torch.randn(3, 4)
     for text in texts:
         model = compiled(text, base, classes=2)

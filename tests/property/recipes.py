@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from property.drawn import LEARNS, SIDE, Description, Shape, Vertex
-from property.reference import resolved
+from property.edited import resolved
 
 Recipe = dict[str, Any]
 
@@ -18,7 +18,8 @@ class Names:
     def __init__(self, description: Description) -> None:
         self.vertices = {v.name: v for v in description.vertices}
         self.all = list(self.vertices)
-        self.regions = sorted({part for v in description.vertices for part in _prefixes(v.part)})
+        parts = sorted({part for v in description.vertices for part in _prefixes(v.part)})
+        self.regions = [p for p in parts if any(n.startswith(f"{p}.") for n in self.all)]
         self.shapes: dict[str, Shape] = {"x": (3, SIDE, SIDE)}
         self.shapes |= {n: v.shape for n, v in self.vertices.items() if v.kind != "size"}
         self.nodes = resolved(description)
@@ -191,7 +192,18 @@ def _more_input(draw: st.DrawFn, names: Names, recipe: Recipe) -> None:
         }  # fmt: skip
 
 
-_EDITS = (_insert, _insert, _join, _bypass, _bypass, _drop, _replace, _replace, _new_end, _more_input)
+_EDITS = (
+    _insert,
+    _insert,
+    _join,
+    _bypass,
+    _bypass,
+    _drop,
+    _replace,
+    _replace,
+    _new_end,
+    _more_input,
+)
 
 
 @st.composite

@@ -6,78 +6,13 @@ refuse; what it accepts, the compiler must compile to the same numbers.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F  # noqa: N812
-
-from property.drawn import (
-    ACTIVATIONS,
-    LEARNS,
-    NUM_OUT,
-    SIDE,
-    Description,
-    Net,
-    Vertex,
-    compute,
-)
-
+from property.drawn import ACTIVATIONS, LEARNS, Description, Vertex
+from property.edited import Edited, Node, Refused, resolved
 
 SIZED = ("linear", "conv2d", "batch_norm", "norm")  # added layers whose weights have a width
-
-
-class Refused(Exception):  # noqa: N818, an answer
-    """The recipe means nothing."""
-
-
-@dataclass
-class Node:
-    """A vertex whose readers and sources may change."""
-
-    vertex: Vertex
-    reads: list[str]
-    added: dict[str, Any] | None = None  # the entry of `add`, or of the part behind it
-    doomed: bool = False
-
-    @property
-    def learns(self) -> bool:
-        return self.vertex.kind in (*LEARNS, "param")
-
-
-@dataclass
-class Edited:
-    """What a recipe makes of a description.
-
-    Attributes:
-        nodes: By name, without what is dead.
-        outputs: One: a tensor; several: a dict or, untouched, a tuple.
-        frozen: Names that learn nothing.
-        modules: By vertex, for the vertices that have one; filled by `build`.
-        named: Whether several outputs are a dict.
-        num_logits: Width of the output where `head: auto` answers for it.
-    """
-
-    nodes: dict[str, Node]
-    outputs: list[str]
-    frozen: set[str]
-    named: bool
-    num_logits: int | None
-    modules: dict[str, nn.Module] = field(default_factory=dict)
-
-
-def resolved(description: Description) -> dict[str, Node]:
-    """Read what was overwritten in place under the name of what overwrote it."""
-    now: dict[str, str] = {}
-    nodes: dict[str, Node] = {"x": Node(Vertex("x", "input", (), (3, SIDE, SIDE)), [])}
-    for vertex in description.vertices:
-        nodes[vertex.name] = Node(vertex, [now.get(read, read) for read in vertex.reads])
-        if vertex.in_place:
-            now[vertex.reads[0]] = vertex.name
-    return nodes
 
 
 class Reference:
@@ -159,7 +94,7 @@ class Reference:
             elif point == "all":
                 ends += list(self.base)
             elif point == "head":
-                ends.append(self._feature(self._classifier(self.base, self.base_outputs)))
+                ends += self._features()
             elif point != "none":
                 ends.append(self._region(self.base, point)[-1])
                 if self.base[ends[-1]].vertex.kind in ("input", "param"):
@@ -175,11 +110,29 @@ class Reference:
             raise Refused("no classifier")
         return found[-1]
 
-    def _feature(self, classifier: str) -> str:
-        feature = self.base[classifier].reads[0]
-        while self.base[feature].vertex.kind == "dropout":
-            feature = self.base[feature].reads[0]
-        return feature
+    def _classifiers(self, nodes: dict[str, Node], outputs: list[str]) -> list[str]:
+        """Return the linear layers that stand side by side before the output, else the last one."""
+        first: set[str] = set()
+        waiting, seen = [o for o in outputs if o in nodes], set[str]()
+        while waiting:
+            name = waiting.pop()
+            if nodes[name].learns and not nodes[name].added:
+                first.add(name)
+            elif name not in seen:
+                seen.add(name)
+                waiting += nodes[name].reads
+        last = self._classifier(nodes, outputs)
+        beside = all(_is_classifier(nodes[name]) for name in first)
+        return [n for n in nodes if n in first] if beside else [last]
+
+    def _features(self) -> list[str]:
+        found = []
+        for classifier in self._classifiers(self.base, self.base_outputs):
+            feature = self.base[classifier].reads[0]
+            while self.base[feature].vertex.kind == "dropout":
+                feature = self.base[feature].reads[0]
+            found.append(feature)
+        return found
 
     def _check_frozen(self, frozen: set[str], alone: set[str]) -> None:
         stopped = frozen | alone
@@ -224,9 +177,9 @@ class Reference:
                 ends = set(region if point in freeze.get("only", []) else region[-1:])
             if ends & taken:
                 raise Refused("a freeze point is removed")
-        if self.recipe.get("head") == "auto" and "outputs" not in self.recipe:
-            if self._classifier(self.base, self.base_outputs) in taken:
-                raise Refused("the classifier is removed and replaced")
+        auto = self.recipe.get("head") == "auto" and "outputs" not in self.recipe
+        if auto and set(self._classifiers(self.base, self.base_outputs)) & taken:
+            raise Refused("the classifier is removed and replaced")
 
     def _crossing(self, region: list[str], outputs: list[str]) -> tuple[list[str], list[str]]:
         entering = [r for n in region for r in self.nodes[n].reads if r not in region]
@@ -365,34 +318,34 @@ class Reference:
             return bool(self.recipe["head"] == "auto")
         if self.recipe.get("outputs"):
             return False
-        classifier = self._classifier(self.base, self.base_outputs)
+        classifiers = set(self._classifiers(self.base, self.base_outputs))
         return not any(
-            classifier in self._region(self.base, name) for name in self.recipe.get("remove", {})
+            classifiers & set(self._region(self.base, name))
+            for name in self.recipe.get("remove", {})
         )
 
     def _replace_head(self, outputs: list[str]) -> None:
         if len(self.base_outputs) > 1:
             raise Refused("several outputs")
-        classifier = self._classifier(self.nodes, outputs)
-        node = self.nodes[classifier]
-        if node.vertex.kind not in ("linear", "conv") or (
-            node.vertex.kind == "conv" and node.vertex.settings[2] != 1
-        ):
-            raise Refused("no linear classifier")
+        classifiers = self._classifiers(self.nodes, outputs)
         reached = self._ancestors(self.nodes, outputs)
         behind = [
-            n for n in self.nodes if n in reached and classifier in self._ancestors(self.nodes, [n])
-        ]
+            n for n in self.nodes
+            if n in reached and self._ancestors(self.nodes, [n]) & set(classifiers)
+        ]  # fmt: skip
         for name in behind:
             if self.nodes[name].added and self.nodes[name].vertex.kind in SIZED:
                 raise Refused(f"{name} is as wide as the classifier was")
             if self.nodes[name].vertex.kind in (*ACTIVATIONS, "activation"):
                 self._redirect(name, self.nodes[name].reads[0], outputs)
                 self.nodes[name].doomed = True
-        _, out, *rest = node.vertex.settings
-        del out
-        layer = {"layer": "head", "rest": rest, "kind": node.vertex.kind, "out": self.classes}
-        node.added = layer
+        for name in classifiers:
+            node = self.nodes[name]
+            if not _is_classifier(node):
+                raise Refused("no linear classifier")
+            rest = node.vertex.settings[2:]
+            kind = node.vertex.kind
+            node.added = {"layer": "head", "rest": rest, "kind": kind, "out": self.classes}
 
     def _drop_dead(self, outputs: list[str]) -> None:
         alive = self._ancestors(self.nodes, outputs)
@@ -407,161 +360,6 @@ class Reference:
             del self.nodes[name]
 
 
-def build(edited: Edited, base: Net, state: dict[str, Tensor] | None) -> None:
-    """Make every vertex' module: the base's own, or a new one with the weights of `state`.
-
-    Raises:
-        Refused: A vertex cannot take the shapes that reach it.
-    """
-    made: dict[str, nn.Module] = {}
-    values: dict[str, Any] = {}
-    for name in ordered(edited):
-        node = edited.nodes[name]
-        if node.vertex.kind == "input":
-            values[name] = torch.zeros(2, *node.vertex.shape)
-            continue
-        read = [values[r] for r in node.reads]
-        module = _module_of(node, read, base, state)
-        if module is not None:
-            edited.modules[name] = made.setdefault(node.vertex.module, module.eval())
-        try:
-            values[name] = step(edited, name, read)
-        except (RuntimeError, ValueError) as cause:
-            raise Refused(str(cause)) from cause
-    if edited.num_logits and values[edited.outputs[0]].shape[1:] != (edited.num_logits,):
-        raise Refused("the new classifier does not give the logits")
-
-
-def _module_of(
-    node: Node, read: list[Tensor], base: Net, state: dict[str, Tensor] | None
-) -> nn.Module | None:
-    path = node.vertex.module
-    if not node.added:
-        return copy.deepcopy(base.get_submodule(path.removesuffix(".gain"))) if path else None
-    module = added_module(node, read)
-    if module is not None and state is not None:
-        own = {name: state[f"{path}.{name}"] for name in module.state_dict()}
-        module.load_state_dict(own)
-    return module
-
-
-def ordered(edited: Edited) -> list[str]:
-    """Return the names, each behind what it reads."""
-    waiting, done = list(edited.nodes), []
-    while waiting:
-        name = next((n for n in waiting if set(edited.nodes[n].reads) <= set(done)), None)
-        if name is None:
-            raise Refused("a circle")
-        done.append(name)
-        waiting.remove(name)
-    return done
-
-
-def run(edited: Edited, order: list[str], inputs: dict[str, Tensor]) -> Any:
-    """Run the vertices in the given order; return what the model returns."""
-    values: dict[str, Any] = dict(inputs)
-    for name in order:
-        if name not in inputs:
-            values[name] = step(edited, name, [values[r] for r in edited.nodes[name].reads])
-    if len(edited.outputs) == 1:
-        return values[edited.outputs[0]]
-    found = {name: values[name] for name in edited.outputs}
-    return found if edited.named else tuple(values[name] for name in edited.outputs)
-
-
-def step(edited: Edited, name: str, values: list[Any]) -> Any:
-    node = edited.nodes[name]
-    module = edited.modules.get(name)
-    if node.added and module is None:
-        return FUNCTIONS_ADDED[node.vertex.kind](node.added, values)
-    if node.added or node.vertex.kind != "param":
-        out_of_place = replace(node.vertex, in_place=False)
-        if isinstance(module, nn.ReLU):
-            module.inplace = False
-        return compute(out_of_place, module, values)
-    return compute(node.vertex, module, values)
-
-
-def _average(layer: dict[str, Any], values: list[Tensor]) -> Tensor:
-    total = values[0]
-    for value in values[1:]:
-        total = total + value
-    return total / len(values) if layer["layer"] == "average" else total
-
-
-def _same(values: list[Tensor]) -> None:
-    if len({value.shape for value in values}) > 1:
-        raise Refused("other shapes")
-
-
-def _combine(layer: dict[str, Any], values: list[Tensor]) -> Tensor:
-    _same(values)
-    if layer["layer"] in ("add", "average"):
-        return _average(layer, values)
-    out = values[0]
-    for value in values[1:]:
-        out = torch.maximum(out, value) if layer["layer"] == "maximum" else out * value
-    return out
-
-
-FUNCTIONS_ADDED: dict[str, Any] = {
-    **dict.fromkeys(("add", "average", "maximum", "multiply"), _combine),
-    "concat": lambda layer, values: torch.cat(values, 1),
-    "scale": lambda layer, values: values[0] * layer["by"],
-    "shift": lambda layer, values: values[0] + layer["by"],
-    "l2_normalise": lambda layer, values: F.normalize(values[0], dim=1),
-    "subset": lambda layer, values: values[0][:, layer["first"] : layer["last"] + 1],
-}
-_ACTIVATIONS = {"relu": nn.ReLU, "tanh": nn.Tanh, "gelu": nn.GELU, "silu": nn.SiLU}
-
-
-def added_module(node: Node, values: list[Tensor]) -> nn.Module | None:
-    """Return torch's own module for an entry of `add`, as wide as what reaches it."""
-    layer, shape = node.added or {}, tuple(values[0].shape[1:])
-    is_map = len(shape) == 3
-    match layer["layer"]:
-        case "head":
-            if layer["kind"] == "linear":
-                return nn.Linear(shape[-1], layer["out"], *layer["rest"])
-            kernel, stride, _, bias = layer["rest"]
-            return nn.Conv2d(shape[0], layer["out"], kernel, stride, bias=bias)
-        case "linear":
-            if is_map:
-                raise Refused("a map into a linear layer")
-            return nn.Linear(shape[0], _width(layer), bias=layer.get("bias", True))
-        case "conv2d":
-            if not is_map:
-                raise Refused("a vector into a convolution")
-            return nn.Conv2d(
-                shape[0], _width(layer), layer.get("kernel", 3),
-                stride=layer.get("stride", 1), padding=layer.get("padding", 0),
-                bias=layer.get("bias", True),
-            )  # fmt: skip
-        case "batch_norm":
-            return (nn.BatchNorm2d if is_map else nn.BatchNorm1d)(shape[0])
-        case "norm":
-            if layer["what"] == "layer":
-                raise Refused("not drawn")
-            return (nn.BatchNorm2d if is_map else nn.BatchNorm1d)(shape[0])
-        case "activation":
-            return _ACTIVATIONS[layer.get("what") or layer["name"]]()
-        case "dropout":
-            return nn.Dropout(layer.get("what") or layer.get("p", 0.5))
-        case "max_pool" | "avg_pool" | "global_pool":
-            if not is_map:
-                raise Refused("a vector into a pooling")
-            kinds = {"max_pool": nn.MaxPool2d(2), "avg_pool": nn.AvgPool2d(2)}
-            return kinds.get(layer["layer"], nn.AdaptiveAvgPool2d(1))
-        case "flatten":
-            return nn.Flatten()
-        case "concat":
-            if len({tuple(value.shape[2:]) for value in values}) > 1:
-                raise Refused("sizes")
-        case "subset":
-            if layer["last"] >= shape[0]:
-                raise Refused("channels that do not exist")
-    return None
-
-
-def _width(layer: dict[str, Any]) -> int:
-    return int(NUM_OUT + 1 if layer["out"] == "classes" else layer["out"])
+def _is_classifier(node: Node) -> bool:
+    kind, settings = node.vertex.kind, node.vertex.settings
+    return kind == "linear" or (kind == "conv" and settings[2] == 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -36,10 +37,15 @@ RIGHT: dict[str, Any] = {
 }
 
 
-def errors(recipe: dict[str, Any], names: BaseNames = NAMES) -> list[str]:
-    schema = schema_for(names)
+@functools.cache
+def validator() -> jsonschema.Draft202012Validator:
+    schema = schema_for(NAMES)
     jsonschema.Draft202012Validator.check_schema(schema)
-    found = jsonschema.Draft202012Validator(schema).iter_errors(recipe)
+    return jsonschema.Draft202012Validator(schema)
+
+
+def errors(recipe: dict[str, Any]) -> list[str]:
+    found = validator().iter_errors(recipe)
     return [".".join(map(str, error.absolute_path)) for error in found]
 
 
@@ -96,7 +102,7 @@ def test_names_of_added_layers_can_be_read() -> None:
 
 
 def test_an_editor_finds_the_names_with_their_shapes() -> None:
-    definitions = schema_for(NAMES)["$defs"]
+    definitions = validator().schema["$defs"]
     point = definitions["Point"]
     told = dict(zip(point["enum"], point["enumDescriptions"], strict=True))
     assert told["stem"] == "Conv2d (N, 8, 8, 8)"
@@ -104,7 +110,7 @@ def test_an_editor_finds_the_names_with_their_shapes() -> None:
         "stem",
         "body.0",
     }
-    remove = schema_for(NAMES)["properties"]["remove"]["properties"]
+    remove = validator().schema["properties"]["remove"]["properties"]
     assert remove["body"]["description"] == "2 vertices"
     inputs = definitions["Linear"]["properties"]["inputs"]
     assert inputs["anyOf"][0] == {"$ref": "#/$defs/Reading"}
@@ -133,13 +139,13 @@ def test_the_recipes_of_this_repository_pass(
 ) -> None:
     assert main(["schema", "--base", model]) == 0
     schema = json.loads(capsys.readouterr().out)
-    validator = jsonschema.Draft202012Validator(schema)
+    of_base = jsonschema.Draft202012Validator(schema)
     for name in RECIPES[model]:
         recipe = to_data(read_recipe_file(ROOT / "recipes" / f"{name}.yaml"))
-        problems = [f"{e.json_path}: {e.message}" for e in validator.iter_errors(recipe)]
+        problems = [f"{e.json_path}: {e.message}" for e in of_base.iter_errors(recipe)]
         assert problems == [], name
         misspelt = {**recipe, "freeze": "laeyr3"}
-        assert not validator.is_valid(misspelt)
+        assert not of_base.is_valid(misspelt)
 
 
 def test_an_unknown_base_is_refused_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -158,10 +158,10 @@ def test_init_reaches_every_matrix_of_a_recurrent_layer() -> None:
     model = compiled({**layer, "bias_init": 1}, ["tokens"])
     values = {k: set(v.flatten().tolist()) for k, v in model.state_dict().items() if "new" in k}
     assert values == {
-        "new.weight_ih_l0": {2.0},
-        "new.weight_hh_l0": {2.0},
-        "new.bias_ih_l0": {1.0},
-        "new.bias_hh_l0": {1.0},
+        "new.cells.weight_ih_l0": {2.0},
+        "new.cells.weight_hh_l0": {2.0},
+        "new.cells.bias_ih_l0": {1.0},
+        "new.cells.bias_hh_l0": {1.0},
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -14,10 +15,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812, torch's own name for it
 from torchvision.ops import SqueezeExcitation
 
+from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.graph import NotSplittableError
+from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.fields import Activation
 from tlcompile.recipe.layers.activation import activation_call
 from tlcompile.recipe.layers.any_layer import AnyLayer
+from tlcompile.recipe.schema import Recipe
 
 
 @dataclass(frozen=True)
@@ -292,6 +297,9 @@ ROWS = [
     Row({"layer": "shift", "by": -1}, [V], None, plain(lambda v: v - 1)),
 ]  # fmt: skip
 
+# The name of the new layer in the state dict, and of the one that it holds.
+PART = re.compile(r"^new\.(cells\.|heads\.)?")
+
 # Tested below, by themselves: they need another input, or each other.
 ALONE = {"embedding", "stack", "unstack"}
 
@@ -313,37 +321,54 @@ def plain_output(row: Row, model: nn.Module, x: Tensor) -> tuple[Tensor, dict[st
     if row.module is not None:
         state = {k: v for k, v in model.state_dict().items() if k.startswith("new.")}
         module = row.module().train(model.training)
-        module.load_state_dict({k.removeprefix("new."): v.clone() for k, v in state.items()})
+        module.load_state_dict({PART.sub("", name): v.clone() for name, v in state.items()})
     torch.manual_seed(7)
     output = row.call(module, *values)
     return output, module.state_dict() if module is not None else {}
+
+
+_COMPILED: dict[str, CompiledModel] = {}
+
+
+def model_of(row: Row) -> CompiledModel:
+    """Compile a row once, and give each test its copy."""
+    key = f"{row.layer} {row.inputs}"
+    if key not in _COMPILED:
+        _COMPILED[key] = compiled(row.layer, row.inputs)
+    return copy.deepcopy(_COMPILED[key])
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_layer_is_torchs_own(row: Row, training: bool) -> None:
     x = torch.randn(3, 3, 6, 6)
-    model = compiled(row.layer, row.inputs).train(training)
+    model = model_of(row).train(training)
     assert model.frozen.modules
     assert not model.get_submodule("body").training
     expected, state = plain_output(row, model, x)
     torch.manual_seed(7)
     assert torch.equal(model(x), expected)
-    for name, tensor in state.items():  # statistics of norms too
-        assert torch.equal(model.state_dict()[f"new.{name}"], tensor)
+    ours = {PART.sub("", name): tensor for name, tensor in model.state_dict().items()}
+    assert all(torch.equal(ours[name], tensor) for name, tensor in state.items())  # statistics too
 
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_layer_behind_the_frozen_part(row: Row) -> None:
     x = torch.randn(3, 3, 6, 6)
-    model = compiled(row.layer, row.inputs).eval()
+    model = model_of(row).eval()
     assert model.boundary
     assert torch.equal(model.suffix(*model.prefix(x)), model(x))
     twin = copy.deepcopy(model)
+    assert twin.frozen == model.frozen
     assert torch.equal(twin(x), model(x))
-    again = compiled(row.layer, row.inputs)
-    again.load_state_dict(model.state_dict())
-    assert torch.equal(again.eval()(x), model(x))
+
+
+def test_new_weights_depend_on_seed_and_name_alone() -> None:
+    row = next(row for row in ROWS if row.layer["layer"] == "lstm")
+    first, again = compiled(row.layer, row.inputs), compiled(row.layer, row.inputs)
+    ours = {name: t for name, t in first.state_dict().items() if name.startswith("new.")}
+    assert len(ours) == 16
+    assert all(torch.equal(t, again.state_dict()[name]) for name, t in ours.items())
 
 
 LEARNING = [row for row in ROWS if row.module and list(row.module().parameters())]
@@ -351,7 +376,7 @@ LEARNING = [row for row in ROWS if row.module and list(row.module().parameters()
 
 @pytest.mark.parametrize("row", LEARNING, ids=str)
 def test_every_new_weight_gets_a_gradient(row: Row) -> None:
-    model = compiled(row.layer, row.inputs).train()
+    model = model_of(row).train()
     model(torch.randn(3, 3, 6, 6)).square().sum().backward()
     new = {name: p for name, p in model.named_parameters() if name.startswith("new.")}
     assert all(p.grad is not None and p.grad.isfinite().all() for p in new.values())
@@ -443,6 +468,43 @@ def test_siamese_twins_share_one_layer() -> None:
     shared = model.get_submodule("shared")
     rows = shared(torch.cat([vector, 2 * vector]))
     assert torch.equal(model(x), F.pairwise_distance(rows[:3], rows[3:], keepdim=True))
+
+
+class Twins(nn.Module):
+    """A base that stacks samples itself, as a run with `stack` would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.one = nn.Flatten()
+        self.shared = nn.Linear(12, 4)
+        self.fc = nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        one = self.one(x)
+        both = self.shared(torch.cat([one, 2 * one], 0)).unflatten(0, (2, -1))
+        return self.fc(both[0] - both[1])
+
+
+def test_frozen_stack_and_unstack_are_one_step_to_the_batch() -> None:
+    recipe = Recipe.model_validate(
+        {"base": {"model": "twins", "size": 2}, "head": "keep", "freeze": {"upto": ["sub"]}}
+    )
+    model = compile_recipe(recipe, base=Twins()).eval()
+    x = torch.randn(3, 3, 2, 2)
+    assert torch.equal(model.suffix(*model.prefix(x)), model(x))
+    assert [b.shape for b in model.boundary] == [(4,)]
+
+
+def test_freezing_between_stack_and_unstack_is_refused() -> None:
+    recipe = Recipe.model_validate(
+        {"base": {"model": "twins", "size": 2}, "head": "keep", "freeze": {"upto": ["shared"]}}
+    )
+    with pytest.raises(NotSplittableError, match="shared"):
+        compile_recipe(recipe, base=Twins())
+
+
+def test_stacked_samples_are_counted_in_batches() -> None:
+    assert compiled({"layer": "stack"}, [V, V]).summary.vertices[-1].shape == "(2N, 4)"
 
 
 def test_embedding_reads_an_input_of_whole_numbers() -> None:

@@ -35,7 +35,7 @@ def test_plan_draws_the_graph(capsys: pytest.CaptureFixture[str]) -> None:
     assert "<h1>small</h1>" in page
     assert 'data-name="block1.conv"' in page
     assert "bytes of features an image" in page
-    assert "parameters train, 112 are frozen" in page
+    assert "parameters train, 9,568 are frozen" in page
 
 
 def test_a_page_of_ours_is_drawn_anew(capsys: pytest.CaptureFixture[str]) -> None:

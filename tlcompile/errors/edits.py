@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -63,6 +64,8 @@ class DanglingError(GraphError):
 
     removed: str
     readers: tuple[str, ...]
+    line: str = ""
+    reader_is_added: bool = False
 
     def headline(self) -> str:
         return f"'{self.removed}' is removed, and {listed([repr(r) for r in self.readers])} still reads it"
@@ -74,9 +77,12 @@ class DanglingError(GraphError):
         }
 
     def fix(self) -> str:
+        if self.reader_is_added:
+            return f"name a vertex that stays under the inputs of '{self.readers[0]}'"
+        line = self.line or self.removed
         return (
             "name what the model returns instead, outputs: [VERTEX], if the reader is to go too; "
-            f"else write remove: {{{self.removed}: replace}} and add a '{self.removed}'"
+            f"else write remove: {{{line}: replace}} and add a '{line}'"
         )
 
 
@@ -125,13 +131,16 @@ class CannotBypassError(GraphError):
 
 @dataclass(eq=False, kw_only=True)
 class NameTakenError(GraphError):
-    """An added layer has the name of a vertex that stays."""
+    """An added layer has the name of a vertex that stays, or lies inside another added one."""
 
     slug: ClassVar[str] = "name-taken"
 
     name: str
+    added: str = ""
 
     def headline(self) -> str:
+        if self.added:
+            return f"the recipe adds both '{self.name}' and '{self.added}', one inside the other"
         return f"the base model keeps a vertex '{self.name}'"
 
     def facts(self) -> dict[str, str]:
@@ -141,6 +150,8 @@ class NameTakenError(GraphError):
         }
 
     def fix(self) -> str:
+        if self.added:
+            return f"call it '{self.name.replace('.', '_')}_new'"
         return f"write remove: {{{self.name}: replace}}, or give the added layer another name"
 
 
@@ -228,7 +239,8 @@ class BadNameError(GraphError):
         }
 
     def fix(self) -> str:
-        return f"call it '{self.name.replace('.', '_').strip('_') or 'layer'}_new'"
+        plain = re.sub(r"[^A-Za-z0-9_]+", "_", self.name).strip("_")
+        return f"call it '{plain if plain[:1].isalpha() else f'layer{plain}'}_new'"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import fx, nn
 
-from tlcompile.errors.base import listed
+from tlcompile.errors.base import listed, one_line
 from tlcompile.errors.graph import NotTraceableError
 from tlcompile.graph.initialise import Builder
 from tlcompile.graph.names import VERTEX, assign_names
@@ -115,14 +115,12 @@ def _numbers(graph: fx.Graph) -> set[fx.Node]:
     found: set[fx.Node] = set()
     for node in graph.nodes:
         word = str(getattr(node.target, "__name__", node.target))
-        if node.op == "call_method" and word in ("size", "dim", "numel", "nelement"):
+        size = node.op == "call_method" and word in ("size", "dim", "numel", "nelement")
+        shape = word == "getattr" and node.args[1] in ("shape", "ndim")
+        of_torch = str(getattr(node.target, "__module__", "")).startswith("torch")
+        reads = node.all_input_nodes if node.op == "call_function" and not of_torch else []
+        if size or shape or (reads and found.issuperset(reads)):
             found.add(node)
-        elif word == "getattr" and node.args[1] in ("shape", "ndim"):
-            found.add(node)
-        elif node.op == "call_function" and node.all_input_nodes:
-            of_torch = str(getattr(node.target, "__module__", "")).startswith("torch")
-            if not of_torch and all(source in found for source in node.all_input_nodes):
-                found.add(node)
     return found
 
 
@@ -262,7 +260,8 @@ def _untraced_notes(trace: Trace, module: nn.Module) -> Iterator[str]:
     for kind, reason in trace.untraced.items():
         names = [name for name in called if type(module.get_submodule(name)) is kind]
         if names:
-            yield f"one vertex each, as a {kind.__name__} cannot be traced ({reason}): {listed(names)}"
+            why = f"a {kind.__name__} cannot be traced ({one_line(reason)})"
+            yield f"one vertex each, as {why}: {listed(names)}"
 
 
 def _by_name(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -41,41 +41,54 @@ class GaussianDropout(nn.Module):
         return input * (1 + torch.randn_like(input) * self.std) if self.training else input
 
 
-class RNN(nn.RNN):
-    """torch.nn.RNN that returns the sequence alone."""
+class _Sequence(nn.Module):
+    """A recurrent layer of torch that returns the sequence alone.
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
+    It holds the layer instead of being one: `dropout` is a number there, and here a vertex behind it.
+    """
+
+    kind: ClassVar[type[nn.RNNBase]]
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.cells = self.kind(**settings)
+
+    def forward(self, input: Tensor) -> Tensor:
         """Return (N, length, features)."""
-        sequence: Tensor = super().forward(input)[0]
+        sequence: Tensor = self.cells(input)[0]
         return sequence
 
 
-class LSTM(nn.LSTM):
-    """torch.nn.LSTM that returns the sequence alone."""
+class RNN(_Sequence):
+    """torch.nn.RNN."""
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
-        """Return (N, length, features)."""
-        sequence: Tensor = super().forward(input)[0]
-        return sequence
+    kind = nn.RNN
 
 
-class GRU(nn.GRU):
-    """torch.nn.GRU that returns the sequence alone."""
+class LSTM(_Sequence):
+    """torch.nn.LSTM."""
 
-    def forward(self, input: Tensor) -> Tensor:  # type: ignore[override]
-        """Return (N, length, features)."""
-        sequence: Tensor = super().forward(input)[0]
-        return sequence
+    kind = nn.LSTM
 
 
-class MultiheadAttention(nn.MultiheadAttention):
+class GRU(_Sequence):
+    """torch.nn.GRU."""
+
+    kind = nn.GRU
+
+
+class MultiheadAttention(nn.Module):
     """torch.nn.MultiheadAttention that returns the values alone; one input attends to itself."""
 
-    def forward(self, query: Tensor, key: Any = None, value: Any = None) -> Tensor:  # type: ignore[override]
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.heads = nn.MultiheadAttention(**settings)
+
+    def forward(self, query: Tensor, key: Any = None, value: Any = None) -> Tensor:
         """Return (N, length of the query, features of the query)."""
         if key is None:
             key = value = query
-        attended: Tensor = super().forward(query, key, value, need_weights=False)[0]
+        attended: Tensor = self.heads(query, key, value, need_weights=False)[0]
         return attended
 
 
@@ -94,8 +107,11 @@ class SqueezeExcitation(nn.Module):
         return gate * input
 
 
-class SeparableConv(nn.Sequential):
-    """A convolution of each channel by itself, then one over the channels at each position."""
+class SeparableConv(nn.Module):
+    """A convolution of each channel by itself, then one over the channels at each position.
+
+    No nn.Sequential, which would also run what follows it in its region.
+    """
 
     def __init__(
         self,
@@ -111,3 +127,8 @@ class SeparableConv(nn.Sequential):
         inner = in_channels * depth_multiplier
         self.depthwise = conv(in_channels, inner, groups=in_channels, bias=False, **window)
         self.pointwise = conv(inner, out_channels, 1, bias=bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return (N, out_channels, ...)."""
+        mixed: Tensor = self.pointwise(self.depthwise(input))
+        return mixed

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.utils import _pytree as pytree
 
 from tlcompile.errors.graph import NotTraceableError
 from tlcompile.graph.in_mode import follow_mode
@@ -234,7 +235,7 @@ def trace_module(root: nn.Module, name: str, inputs: Inputs) -> Trace:
 def _trace(
     root: nn.Module, leaves: frozenset[type[nn.Module]], name: str, inputs: Inputs
 ) -> fx.Graph:
-    modes = {path: module.training for path, module in root.named_modules()}
+    before = {module: dict(vars(module)) for module in root.modules()}
     for constant in [name for name in vars(root) if name.startswith("_tensor_constant")]:
         delattr(root, constant)  # left by the trace before; a new name each time would differ
     answers: list[bool] = []
@@ -249,8 +250,16 @@ def _trace(
     except Exception as cause:  # a forward raises whatever its own code happens to say
         raise NotTraceableError(model=name, reason=_first_line(cause)) from cause
     finally:
-        for path, module in root.named_modules():
-            module.training = modes[path]
+        for module, attributes in before.items():
+            _restore(module, attributes)
+
+
+def _restore(module: nn.Module, attributes: dict[str, Any]) -> None:
+    """Undo what a forward wrote onto its module while it was traced: modes, and proxies (anchors)."""
+    vars(module).update(attributes)
+    for name in vars(module).keys() - attributes.keys():
+        if any(isinstance(leaf, fx.Proxy) for leaf in pytree.tree_leaves(vars(module)[name])):
+            delattr(module, name)
 
 
 def _refuse_odd_root(root: nn.Module, name: str) -> None:

@@ -156,6 +156,9 @@ class CompiledModel(nn.Module):
     """
 
     _root: nn.Module
+    frozen: Frozen
+    origins: dict[str, str]
+    summary: Summary
 
     def __init__(
         self,
@@ -177,9 +180,10 @@ class CompiledModel(nn.Module):
         # MNASNet rebuilds itself on loading a state dict that says another version than its own.
         self._version = tree._version
         self._parts = parts
-        self.frozen = frozen
-        self.origins = origins
-        self.summary = summary
+        # Around nn.Module, which refuses an attribute of the same name as a child.
+        object.__setattr__(self, "frozen", frozen)
+        object.__setattr__(self, "origins", origins)
+        object.__setattr__(self, "summary", summary)
         self.hold_freeze()
         self.train(self.training)
 

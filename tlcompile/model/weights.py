@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 from torch import nn
 
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.resized import ResizedParameter
+from tlcompile.graph.shapes import tensors_in
 from tlcompile.graph.surgery import set_module
 from tlcompile.model.compiled import CompiledModel
 
@@ -23,9 +25,9 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
     base = base.tree if isinstance(base, CompiledModel) else base
     for target, build in model_graph.builders.items():
         if _has(model, target) and not isinstance(build, ResizedParameter):
-            children = dict(model.get_submodule(target).named_children())
-            built = build(_module(base, target)).train(model.get_submodule(target).training)
-            for name, child in children.items():
+            old = model.tree.get_submodule(target)
+            built = build(_module(base, target)).train(old.training)
+            for name, child in old.named_children():
                 if name not in built._modules:  # its own are real; what follows in its region is not
                     built.add_module(name, child)
             set_module(model, target, built)
@@ -35,8 +37,17 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
                 if tensor is not None and tensor.is_meta:
                     full = f"{path}.{name}" if path else name
                     tensors[name] = _real(model_graph, base, full)
+        _restore_attributes(module, _module(base, path))
     model.hold_freeze()
     model.train(model.training)
+
+
+def _restore_attributes(module: nn.Module, base: nn.Module | None) -> None:
+    """Take plain tensors from the base where running on meta has written others (anchors)."""
+    for name, value in list(vars(module).items()):
+        written = name[0] != "_" and any(tensor.is_meta for tensor in tensors_in(value))
+        if written and base is not None:
+            setattr(module, name, copy.deepcopy(getattr(base, name, None)))
 
 
 def _real(model_graph: ModelGraph, base: nn.Module, path: str) -> Any:

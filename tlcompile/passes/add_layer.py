@@ -42,6 +42,8 @@ from tlcompile.recipe.initialisers import Init
 from tlcompile.recipe.layers.activation import activation_call
 from tlcompile.recipe.layers.base import Call, Layer, Parametric, Shape
 
+REMOVED = " (removed)"  # behind the name of a vertex whose name an added one takes
+
 
 @final
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +94,8 @@ class AddLayer(Pass):
     def _refuse_inside_leaf(self, model_graph: ModelGraph) -> None:
         for node in model_graph.vertices():
             inside = node.op == "call_module" and self.vertex.startswith(f"{node.target}.")
+            if inside and _is_added(node):
+                raise NameTakenError(name=self.vertex, added=str(node.target))
             if inside and DOOMED not in node.meta:
                 raise InsideLeafError(
                     model=model_graph.model,
@@ -107,10 +111,11 @@ class AddLayer(Pass):
             for name, node in model_graph.names().items()
             if name == self.vertex or name.startswith(f"{self.vertex}.")
         ]
-        if any(DOOMED not in node.meta for node in same):
-            raise NameTakenError(name=self.vertex)
+        if kept := [node for node in same if DOOMED not in node.meta]:
+            added = name_of(kept[0]) if _is_added(kept[0]) else ""
+            raise NameTakenError(name=self.vertex, added=added)
         for node in same:
-            node.meta[VERTEX] = f"{name_of(node)} (removed)"
+            node.meta[VERTEX] = name_of(node) + REMOVED
         return same
 
     def _sources(self, model_graph: ModelGraph, replaced: list[fx.Node]) -> list[fx.Node]:
@@ -135,7 +140,10 @@ class AddLayer(Pass):
         with self.reading("inputs", index):
             source = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
             if DOOMED in source.meta:
-                raise DanglingError(removed=name_of(source), readers=(self.vertex,))
+                removed = name_of(source).removesuffix(REMOVED)
+                raise DanglingError(
+                    removed=removed, readers=(self.vertex,), reader_is_added=True
+                )
         return source
 
     def _insert(self, model_graph: ModelGraph, sources: list[fx.Node]) -> fx.Node:
@@ -151,6 +159,7 @@ class AddLayer(Pass):
         last = self._part(model_graph, self.vertex, vertex, call, sources, init, bias_init)
         for part, following in self._followers(layer, last):
             target = f"{self.vertex}.{part}"
+            check_place(model_graph.module, target)
             last = self._part(model_graph, target, target, following, [last])
         return last
 
@@ -276,9 +285,7 @@ class AddLayer(Pass):
             return f"'{name}' is {word} by this recipe; only a vertex that stays can be fed"
         return f"'{name}' reads no tensor that '{self.vertex}' reads"
 
-    def _refuse_two_feeders(
-        self, reader: fx.Node, sources: list[fx.Node], last: fx.Node
-    ) -> None:
+    def _refuse_two_feeders(self, reader: fx.Node, sources: list[fx.Node], last: fx.Node) -> None:
         """Refuse to stand in for what another added layer already does: the order would decide."""
         for source in sources:
             other = reader.meta.get(FED, {}).get(source, last)

@@ -58,7 +58,10 @@ class DropDeadVertices(Pass):
                 if readers:
                     removed = name_of(node)
                     key = node.meta[DOOMED]
-                    raise DanglingError(removed=removed, readers=tuple(readers), key=key)
+                    line = str(key[1]) if key[:1] == ("remove",) else ""
+                    raise DanglingError(
+                        removed=removed, readers=tuple(readers), line=line, key=key
+                    )
 
     def _without_effect(self, node: fx.Node) -> NoEffectError:
         added = node.meta[FRESH] == "added"

@@ -19,7 +19,7 @@ from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, find_vertex, name_of
 from tlcompile.passes.freeze_only import lone_vertices
 from tlcompile.passes.freeze_upto import freeze_ends
-from tlcompile.passes.lookup import as_point, output_names, shown_point
+from tlcompile.passes.lookup import as_point, head_of, output_names, shown_point
 from tlcompile.recipe.freeze import FreezePoint
 from tlcompile.recipe.layers.activation import ActivationLayer
 from tlcompile.recipe.schema import Recipe
@@ -53,6 +53,7 @@ def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
     yield from _resize_misfits(recipe, base, removed)
     yield from _freeze_misfits(recipe, base, removed)
     yield from _unknown_readings(recipe, base)
+    yield from _empty_lists(recipe)
     yield from _output_activations(recipe, base)
     head = find_head(base)
     if recipe.head == "auto" and head is not None and name_of(head.classifier) in removed:
@@ -155,6 +156,7 @@ def _computes_nothing(point: FreezePoint, end: fx.Node, key: RecipeKey) -> NoEff
 
 
 def _lone_misfits(recipe: Recipe, base: ModelGraph, removed: set[str]) -> Iterator[TLCompileError]:
+    classifiers = _replaced_classifiers(recipe, base)
     for index, vertex in enumerate(recipe.freeze.only):
         key = ("freeze", "only", index)
         try:
@@ -164,13 +166,24 @@ def _lone_misfits(recipe: Recipe, base: ModelGraph, removed: set[str]) -> Iterat
             yield error
             continue
         gone = [name_of(node) for node in region if name_of(node) in removed]
-        if gone:
+        new = [name_of(node) for node in region if node in classifiers]
+        if gone or new:
+            how = f"{_edit_word(recipe, gone[0])} by this recipe" if gone else "replaced: head: auto"
             yield NoEffectError(
                 line=f"freeze.only: {shown_point(vertex)}",
-                because=f"'{gone[0]}' is {_edit_word(recipe, gone[0])} by this recipe",
-                instead=f"drop {gone[0]} from freeze.only",
+                because=f"'{(gone or new)[0]}' is {how}",
+                instead=f"drop {(gone or new)[0]} from freeze.only",
                 key=key,
             )
+
+
+def _replaced_classifiers(recipe: Recipe, base: ModelGraph) -> tuple[fx.Node, ...]:
+    head = find_head(base)
+    try:
+        auto = head_of(recipe, base) == "auto"
+    except GraphError:  # an unknown name, which another line tells
+        auto = False
+    return head.classifiers if head is not None and auto else ()
 
 
 def _kept_before(end: fx.Node, removed: set[str]) -> tuple[str, ...]:
@@ -189,6 +202,27 @@ def _kept_before(end: fx.Node, removed: set[str]) -> tuple[str, ...]:
 def _edit_word(recipe: Recipe, name: str) -> str:
     hows = {how for v, how in recipe.remove.items() if name == v or name.startswith(f"{v}.")}
     return {"replace": "replaced", "bypass": "bypassed"}.get(next(iter(hows), ""), "removed")
+
+
+def _empty_lists(recipe: Recipe) -> Iterator[NoEffectError]:
+    """Yield lists that name nothing, and outputs that are named twice."""
+    lists: list[tuple[RecipeKey, tuple[object, ...] | None, str]] = [
+        (("freeze", "upto"), recipe.freeze.upto, "write freeze: none, or drop the line"),
+        (("outputs",), recipe.outputs, "drop the line, or name a vertex"),
+    ]
+    for key, names, instead in lists:
+        if names == ():
+            line = f"{'.'.join(map(str, key))}: []"
+            yield NoEffectError(line=line, because="it names nothing", instead=instead, key=key)
+    outputs = recipe.outputs or ()
+    for index, name in enumerate(outputs):
+        if name in outputs[:index]:
+            yield NoEffectError(
+                line=f"outputs: {name}",
+                because="it is named twice",
+                instead=f"name '{name}' once",
+                key=("outputs", index),
+            )
 
 
 def _output_activations(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:

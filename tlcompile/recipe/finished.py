@@ -120,11 +120,15 @@ def read_run(folder: str | Path) -> FinishedRun:
 
 def _record(bundle: Path) -> dict[str, Any]:
     """Return a bundle's record, which holds all that is asked of it."""
-    record: dict[str, Any] = json.loads(read_verified(bundle, RECORD))
-    missing = tuple(f"{RECORD}: {name}" for name in RECORDED if name not in record)
+    try:
+        record = json.loads(read_verified(bundle, RECORD))
+    except ValueError:
+        record = None
+    found: dict[str, Any] = record if isinstance(record, dict) else {}
+    missing = tuple(f"{RECORD}: {name}" for name in RECORDED if name not in found)
     if missing:
         raise NotABundleError(path=bundle, missing=missing)
-    return record
+    return found
 
 
 def find_run(name: str) -> Path:

@@ -22,8 +22,8 @@ class Base(Section):
     model: Name | None = Field(None, description="A name of the zoo; `tlcompile zoo` lists them.")
     run: Text | None = Field(
         None,
-        description="A finished run instead, by its folder or a unique beginning of its name: edits, classifier, "
-        "outputs and best weights; task, data and seed too, unless given here.",
+        description="A finished run instead, by its folder or a unique beginning of its name: its "
+        "edits, classifier and best weights; its task, data and seed too, unless given here.",
     )
     weights: Text = Field(
         "default", description="`default`, a name of the zoo, a .safetensors or .pth file, or none."

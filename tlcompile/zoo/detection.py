@@ -31,15 +31,16 @@ class Detector(nn.Module):
         Shape:
             in: (N, 3, H, W), RGB in [0, 1]   out: a list of N dictionaries (boxes, labels, scores …)
         """
-        maps = self.backbone(self.transform(x)[0].tensors)
+        child: Any = self._modules
+        maps = child["backbone"](child["transform"](x)[0].tensors)
         images = self.image_sizes(x)[0]
-        if "rpn" in self._modules:
-            proposals = self.rpn(images, maps)
-            boxes = self.roi_heads(maps, proposals[0], images.image_sizes)
+        if "rpn" in child:
+            proposals = child["rpn"](images, maps)
+            boxes = child["roi_heads"](maps, proposals[0], images.image_sizes)
             return self.detections(x, images, maps, {"rpn": proposals, "roi_heads": boxes})
         levels = list(maps.values())
-        anchors = self.anchor_generator(images, levels)
-        found = {"head": self.head(levels), "anchor_generator": anchors}
+        anchors = child["anchor_generator"](images, levels)
+        found = {"head": child["head"](levels), "anchor_generator": anchors}
         return self.detections(x, images, maps, found)
 
 

@@ -16,6 +16,7 @@ from torchvision.models import get_model, get_model_weights, list_models
 from tlcompile.errors.weights import NoDownloadError, UnknownWeightsError
 from tlcompile.zoo.base import IMAGENET_MEAN, IMAGENET_STD, BaseModel
 from tlcompile.zoo.building import BUILDING, load_exactly, without_init
+from tlcompile.zoo.detection import Detector
 from tlcompile.zoo.files import is_file, read_tensors
 from tlcompile.zoo.preprocessing import Preprocessing, from_weights
 
@@ -28,11 +29,12 @@ DEFAULT_FRAMES = 16
 
 SEGMENTATION = tuple(list_models(torchvision.models.segmentation))
 VIDEO = tuple(list_models(torchvision.models.video))
+DETECTION = tuple(list_models(torchvision.models.detection))
 
 
 def model_names() -> list[str]:
-    """Return the models for classification, segmentation and video."""
-    return [*list_models(torchvision.models), *SEGMENTATION, *VIDEO]
+    """Return the models for classification, segmentation, video and detection."""
+    return [*list_models(torchvision.models), *SEGMENTATION, *VIDEO, *DETECTION]
 
 
 def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -> BaseModel:
@@ -65,12 +67,18 @@ def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -
             module = get_model(name, weights=entry)
     else:
         module = _download(name, entry)
-    preprocessing = _preprocessing(entry, size)
+    if name in DETECTION:
+        transform: Any = module.get_submodule("transform")
+        side = transform.min_size[-1]
+        native, preprocessing = _whole_image(side), _whole_image(size or side)
+        module = Detector(module)
+    else:
+        native, preprocessing = from_weights(entry), _preprocessing(entry, size)
     return BaseModel(
         name=name,
         module=module,
         sample_shape=_sample_shape(name, preprocessing),
-        native_shape=_sample_shape(name, from_weights(entry)),
+        native_shape=_sample_shape(name, native),
         preprocessing=preprocessing,
         weights=weights if weights == "none" or is_file(weights) else str(entry),
         loaded=load and weights != "none",
@@ -89,6 +97,11 @@ def _entry(name: str, weights: str) -> Any:
     return known[weights]
 
 
+def _whole_image(side: int) -> Preprocessing:
+    """Return what a detector reads: colours in [0, 1], which it normalises itself."""
+    return Preprocessing((side, side), None, (0.0,) * 3, (1.0,) * 3, "bilinear", 3)
+
+
 def _sample_shape(name: str, preprocessing: Preprocessing) -> tuple[int, ...]:
     side = preprocessing.size or 224
     frames = (CLIP_FRAMES.get(name, DEFAULT_FRAMES),) if name in VIDEO else ()
@@ -97,7 +110,7 @@ def _sample_shape(name: str, preprocessing: Preprocessing) -> tuple[int, ...]:
 
 def _without_weights(name: str, load: bool) -> nn.Module:
     kwargs: dict[str, Any] = {"weights": None}
-    if name in SEGMENTATION:
+    if name in SEGMENTATION or name in DETECTION:
         kwargs["weights_backbone"] = None  # else a backbone is downloaded all the same
     if name in ("googlenet", "inception_v3"):
         kwargs["init_weights"] = load

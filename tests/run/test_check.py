@@ -1,0 +1,70 @@
+"""`check` names every problem at once, each with its place."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tlcompile.run.cli import main
+
+WRONG_NAMES = """\
+base: {model: digits_net}
+freeze: {upto: blokc1, only: [stemm]}
+remove:
+  fcc: drop
+resize:
+  blokc2: {out: 7}
+add:
+  a: {layer: linear, out: 3, inputs: flaten}
+  b: {layer: linear, out: classes, inputs: [a], feeds: [fcc]}
+outputs: [b, c]
+data: {dataset: digits}
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def problems(capsys: pytest.CaptureFixture[str], text: str) -> list[str]:
+    Path("r.yaml").write_text(text)
+    assert main(["check", "r.yaml"]) == 2
+    return [line for line in capsys.readouterr().err.splitlines() if line.startswith("r.yaml:")]
+
+
+def test_all_unknown_names_are_told_at_once(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = problems(capsys, WRONG_NAMES)
+    assert [line.split("'")[3] for line in found] == [
+        "blokc1", "stemm", "fcc", "blokc2", "flaten", "fcc", "c"
+    ]  # fmt: skip
+    assert [int(line.split(":")[1]) for line in found] == [2, 2, 4, 6, 8, 9, 10]
+    assert all(line.endswith("[unknown-vertex]") for line in found)
+
+
+def test_a_misspelt_added_layer_is_found_among_the_added(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = (
+        "base: digits_net\nadd:\n  hidden: {layer: linear, out: 3, inputs: flatten}\n"
+        "  last: {layer: linear, out: classes, inputs: hiden}\noutputs: last\n"
+        "data: {dataset: digits}\n"
+    )
+    (found,) = problems(capsys, text)
+    assert found.startswith("r.yaml:4:47: ")
+    assert main(["check", "r.yaml", "add.last.inputs=hidden"]) == 0
+
+
+def test_parts_of_added_layers_are_names(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = (
+        "base: digits_net\nadd:\n"
+        "  hidden: {layer: linear, out: 3, activation: relu, inputs: flatten}\n"
+        "  last: {layer: linear, out: classes, inputs: hidden.activation}\noutputs: last\n"
+        "data: {dataset: digits}\n"
+    )
+    Path("r.yaml").write_text(text)
+    assert main(["check", "r.yaml"]) == 0, capsys.readouterr().err
