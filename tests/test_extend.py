@@ -11,15 +11,16 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from recipe import test_layers
+from recipe import layer_rows
+from recipe.layer_rows import Row
 from recipe.many_shapes import INPUTS, compiled
 from recipe.test_initialisers import words as initialiser_words
-from recipe.test_layers import Row, plain_output, words_of_the_registry
+from recipe.test_layers import plain_output, words_of_the_registry
 from torch import nn
 
 from tlcompile.errors.edits import ShapeError
-from tlcompile.recipe import plugins
-from tlcompile.recipe.plugins import Plugin
+from tlcompile.recipe.layers import plugins
+from tlcompile.recipe.layers.plugins import Plugin
 
 DOCS = Path(__file__).parents[1] / "docs"
 BLOCK = re.compile(r"<!-- ([a-z ]+) -->\n```python\n(.*?)```", re.DOTALL)
@@ -46,7 +47,7 @@ def known(layer: type[Any], monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_layer_type_of_the_page(monkeypatch: pytest.MonkeyPatch) -> None:
     known(module_of("extend_layer", "layer", monkeypatch)["ChannelShuffle"], monkeypatch)
-    row: Row = eval(EXAMPLES["layer test"], vars(test_layers))
+    row: Row = eval(EXAMPLES["layer test"], vars(layer_rows))
     model = compiled(row.layer, row.inputs).eval()
     x = torch.randn(3, 3, 6, 6)
     expected, _ = plain_output(row, model, x)

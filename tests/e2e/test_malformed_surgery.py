@@ -71,7 +71,8 @@ CASES = {
     "input that is removed": Bad(
         RESNET,
         "freeze: layer3\nremove: {fc: replace, layer4: drop}\n"
-        "add: {fc: {layer: linear, out: classes, inputs: flat}, flat: {layer: flatten, inputs: @layer4.1.relu_1}}\n",
+        "add: {fc: {layer: linear, out: classes, inputs: flat}, "
+        "flat: {layer: flatten, inputs: @layer4.1.relu_1}}\n",
         "dangling-reader",
         ("'layer4.1.relu_1' is removed", "'flat' still reads it"),
     ),
@@ -329,7 +330,8 @@ CASES = {
         "resize-members",
         ("layer4.0.conv2, layer4.0.downsample.0", "(256)", "(512)"),
         "freeze: layer3\n"
-        "resize: {layer4.1.conv2: {out: 256}, layer4.0.conv2: {out: 256}, layer4.0.downsample.0: {out: 256}}\n",
+        "resize: {layer4.1.conv2: {out: 256}, layer4.0.conv2: {out: 256}, "
+        "layer4.0.downsample.0: {out: 256}}\n",
     ),
     "resize of what has no width": Bad(
         RESNET,
@@ -350,6 +352,28 @@ CASES = {
         "no-effect",
         ("'layer4.0.conv1' is bypassed by this recipe",),
         "freeze: layer3\nremove: {layer4: bypass}\n",
+    ),
+}
+
+CASES |= {
+    "no output": Bad(
+        DIGITS, "outputs: @[]\n", "no-effect", ("names nothing", "drop the line"), "\n"
+    ),
+    "an output named twice": Bad(
+        DIGITS, "outputs: [flatten, @flatten]\n", "no-effect", ("named twice",)
+    ),
+    "one added layer inside another": Bad(
+        DIGITS,
+        "add: {a.b: {layer: dropout, inputs: flatten}, a: @{layer: dropout, inputs: a.b, feeds: fc}}\n",
+        "name-taken",
+        ("adds both 'a' and 'a.b'", "call it 'a_new'"),
+    ),
+    "freeze of what head: auto replaces": Bad(
+        RESNET,
+        "freeze: {only: [layer1, @fc]}\n",
+        "no-effect",
+        ("'fc' is replaced: head: auto", "drop fc from freeze.only"),
+        "freeze: {only: [layer1]}\n",
     ),
 }
 

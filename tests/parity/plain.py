@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import re
 from typing import Any
 
@@ -17,7 +18,7 @@ from tlcompile.compiler import compile_opened
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.zoo.base import BaseModel, base_from_module
 from tlcompile.zoo.building import without_init
-from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO, model_names
+from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO, model_names, open_torchvision
 
 CLASSIFIERS = [n for n in model_names() if n not in (*SEGMENTATION, *VIDEO, *DETECTION)]
 CLIPS = {"s3d": (16, 224, 224), "mvit_v1_b": (16, 224, 224), "mvit_v2_s": (16, 224, 224)}
@@ -46,13 +47,19 @@ def plain_model(name: str) -> nn.Module:
 def shape_of(name: str) -> tuple[int, ...]:
     """Return a small image or clip that the model can take, without the batch."""
     if name in VIDEO:
-        return (3, *CLIPS.get(name, (8, 64, 64)))
+        return (3, *CLIPS.get(name, (8, 32, 32)))
     return (3, side_of(name), side_of(name))
 
 
 def images(name: str, count: int = 4) -> Tensor:
     count = min(count, 2) if name in VIDEO else count
     return torch.randn(count, *shape_of(name), generator=torch.Generator().manual_seed(1))
+
+
+@functools.cache
+def native_shape_of(name: str) -> tuple[int, ...] | None:
+    """Return the size that stages belong to; a plain vision transformer is built for its own."""
+    return open_torchvision(name, "default", None, load=False).native_shape
 
 
 def compiled_at(
@@ -65,7 +72,8 @@ def compiled_at(
 ) -> CompiledModel:
     """Compile a copy of a plain model at its small size, frozen at one point."""
     opened: BaseModel = base_from_module(copy.deepcopy(model), side_of(name))
-    opened = dataclasses.replace(opened, sample_shape=shape_of(name))
+    native = None if name.startswith("vit_") else native_shape_of(name)
+    opened = dataclasses.replace(opened, sample_shape=shape_of(name), native_shape=native)
     wanted = recipe(base={"model": name}, head=head, freeze={"upto": [point]})
     return compile_opened(wanted, opened, classes)
 

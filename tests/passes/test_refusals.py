@@ -249,7 +249,7 @@ def test_a_replaced_layer_before_the_classifier_gives_it_another_width() -> None
     )
     assert model.get_parameter("fc.weight").shape == (5, 7)
     assert model.frozen.tensors >= {"layer1.1.conv2.weight"}
-    assert set(model.summary.dropped) == {"down"}
+    assert model.origins["down.weight"] == "replaced"
 
 
 def test_an_inserted_layer_is_read_by_what_it_feeds() -> None:

@@ -349,3 +349,37 @@ def test_shapes_are_known_after_the_pass() -> None:
     model_graph = graph_with_shapes(Chain())
     resize("conv", out=5).apply(model_graph)
     assert model_graph.names()["fc"].meta["values"][1].shape == (3, 10)
+
+
+class Masked(nn.Module):
+    """A map of one channel scales all others; two maps of one channel are added."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.mask, self.other = (nn.Conv2d(3, n, 1) for n in (4, 1, 1))
+        self.head = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.head(self.stem(x) * (self.mask(x) + self.other(x)))
+
+
+def test_what_was_broadcast_stays_as_it_is() -> None:
+    model = compiled("head: keep\nresize: {stem: {out: 6}}", Masked())
+    assert {r.name for r in model.tensors() if r.origin == "loaded"} >= {
+        "mask.weight",
+        "other.bias",
+    }
+    assert model(X).shape == (2, 2, 16, 16)
+
+
+@pytest.mark.parametrize(
+    ("base", "line", "members"),
+    [
+        (Masked, "mask: {out: 4}", ("mask", "other")),  # torch itself would broadcast the other
+        (Residual, "layer1.0.conv2: {out: 1}", ("stem", "layer1.0.conv2", "layer1.1.conv2")),
+    ],
+)
+def test_broadcasting_hides_no_member(
+    base: type[nn.Module], line: str, members: tuple[str, ...]
+) -> None:
+    assert members_error(f"head: keep\nresize: {{{line}}}", base()).members == members

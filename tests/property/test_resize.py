@@ -149,8 +149,6 @@ def outcome(base: nn.Module, lines: Lines) -> tuple[CompiledModel | None, Lines]
         assert set(refusal.members) & lines.keys()
         return outcome(base, pasted(refusal.line))
     assert refusal.slug in REFUSALS, str(refusal)
-    if refusal.slug == "no-effect":
-        print(str(refusal))
     return None, lines
 
 
@@ -239,14 +237,14 @@ quiet = settings(
 )
 
 
-@settings(quiet, max_examples=50)
+@settings(quiet, max_examples=40)
 @given(cases())
 def test_random_resizes(case: tuple[nn.Module, Lines]) -> None:
     check_case(case)
 
 
 @pytest.mark.slow
-@settings(quiet, max_examples=1500)
+@settings(quiet, max_examples=400)
 @given(cases())
 def test_many_random_resizes(case: tuple[nn.Module, Lines]) -> None:
     check_case(case)

@@ -106,6 +106,12 @@ def test_a_parameter_stands_right_above_its_reader() -> None:
     assert boxes["token"].left > 0
 
 
+def test_what_comes_in_passes_a_parameter_of_the_region() -> None:
+    rows = [row("x"), row("enc.pos"), row("enc.add", "x enc.pos"), row("enc.out", "enc.add")]
+    for inside in insides(drawn(summary(*rows), unfold=True)):
+        assert not collisions(inside)
+
+
 def test_folding_moves_only_what_is_below() -> None:
     rows = [row("x"), row("a.one", "x"), row("a.two", "a.one"), row("b", "a.two")]
     tops = {}

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from report.graphs import edited, regions, row, scattered, summary
+from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import Summary
 from tlcompile.report.regions import Leaf, Link, Region, build_regions, name_of
 
@@ -133,10 +136,15 @@ def test_a_region_with_an_edit_starts_open(origin: str) -> None:
 
 
 def test_a_region_with_the_freeze_point_starts_open() -> None:
-    graph, boundary = edited()
-    more = [row(f"tail.v{i}", "fc" if not i else f"tail.v{i - 1}") for i in range(30)]
-    longer = summary(*graph.vertices, *more, removed=graph.removed)
-    assert opened(build_regions(longer, boundary)) == {"body", "body.1", "neck"}
+    assert opened(build_regions(large(), (Boundary("b.v4", (8, 4, 4), 512),))) == {"b"}
+
+
+def test_what_was_removed_with_others_kept_starts_open() -> None:
+    gone = row("c.gone", "c.v3", origin="drop c.gone")
+    graph = replace(large(), removed=(gone,))
+    assert opened(build_regions(graph, ())) == {"c"}
+    whole = tuple(row(f"d.v{i}", "c.v9", origin="drop d") for i in range(3))
+    assert opened(build_regions(replace(large(), removed=whole), ())) == set()
 
 
 def test_a_small_model_starts_open() -> None:

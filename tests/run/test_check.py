@@ -54,8 +54,11 @@ def test_a_misspelt_added_layer_is_found_among_the_added(
         "  last: {layer: linear, out: classes, inputs: hiden}\noutputs: last\n"
         "data: {dataset: digits}\n"
     )
-    (found,) = problems(capsys, text)
-    assert found.startswith("r.yaml:4:47: ")
+    Path("r.yaml").write_text(text)
+    assert main(["check", "r.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("r.yaml:4:47: ")
+    assert "did you mean 'hidden'?" in said
     assert main(["check", "r.yaml", "add.last.inputs=hidden"]) == 0
 
 

@@ -62,6 +62,13 @@ def test_reads_are_shown_where_it_is_not_the_row_above() -> None:
     assert reads["cat"].startswith("left, right")
 
 
+def test_part_of_a_module_has_the_name_of_its_last_vertex() -> None:
+    names = [line.split("  ")[0] for line in text_of("residual", freeze="layer1.0")]
+    assert "layer1" not in names
+    assert {"layer1.0.relu_1", "layer1.1.relu_1"} <= set(names)
+    assert "layer1" in [line.split("  ")[0] for line in text_of("residual", freeze="layer1")]
+
+
 def test_a_chain_has_no_column_of_reads() -> None:
     assert "reads" not in text_of("chain", freeze="bn")[0]
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny import make_recipe
 
 from tlcompile.compiler import prove_recipe
 from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.graph import NotYetError
 from tlcompile.recipe.load import load_recipe
-from tlcompile.run.refuse import refuse_untrainable
+from tlcompile.run.refuse import refuse_other_data, refuse_untrainable
 
 BASE = "base: digits_net\n"
 HEADS = (
@@ -98,3 +100,20 @@ def test_the_command_line_may_name_any_folder(tmp_path: Path) -> None:
     path.write_text(BASE, encoding="utf-8")
     recipe = load_recipe(path, ["output_dir=/tmp/elsewhere"])
     assert recipe.run.output_dir == "/tmp/elsewhere"
+
+
+@pytest.mark.parametrize(
+    ("model", "word"),
+    [
+        ("r3d_18", "clips"),
+        ("fcn_resnet50", "masks"),
+        ("ssd300_vgg16", "boxes"),
+    ],
+)
+def test_bases_that_want_other_data_are_refused_by_name(model: str, word: str) -> None:
+    with pytest.raises(NotYetError, match=f"'{model}'.*{word}"):
+        refuse_other_data(make_recipe(base={"model": model}))
+
+
+def test_classification_models_are_not_refused() -> None:
+    refuse_other_data(make_recipe(base={"model": "resnet18"}))

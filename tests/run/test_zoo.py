@@ -45,3 +45,11 @@ def test_a_small_model_is_shown_whole(capsys: pytest.CaptureFixture[str]) -> Non
     told = zoo(capsys, "digits_net")
     assert "\nblock1.conv " in told
     assert "--full" not in told
+
+
+def test_a_stage_ends_its_row_inside_a_module(capsys: pytest.CaptureFixture[str]) -> None:
+    told = zoo(capsys, "squeezenet1_0")
+    ends = {line.split()[0]: line.split()[-1] for line in told.splitlines() if "stage" in line}
+    assert ends["features.5.cat"] == "stage1"
+    assert ends["features.10.cat"] == "stage2"
+    assert ends["features.12.cat"] == "stage3"

@@ -141,9 +141,7 @@ class AddLayer(Pass):
             source = find_vertex(model_graph.graph, model_graph.module, model_graph.model, name)
             if DOOMED in source.meta:
                 removed = name_of(source).removesuffix(REMOVED)
-                raise DanglingError(
-                    removed=removed, readers=(self.vertex,), reader_is_added=True
-                )
+                raise DanglingError(removed=removed, readers=(self.vertex,), reader_is_added=True)
         return source
 
     def _insert(self, model_graph: ModelGraph, sources: list[fx.Node]) -> fx.Node:

@@ -59,9 +59,7 @@ class DropDeadVertices(Pass):
                     removed = name_of(node)
                     key = node.meta[DOOMED]
                     line = str(key[1]) if key[:1] == ("remove",) else ""
-                    raise DanglingError(
-                        removed=removed, readers=tuple(readers), line=line, key=key
-                    )
+                    raise DanglingError(removed=removed, readers=tuple(readers), line=line, key=key)
 
     def _without_effect(self, node: fx.Node) -> NoEffectError:
         added = node.meta[FRESH] == "added"

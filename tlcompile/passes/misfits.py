@@ -168,7 +168,9 @@ def _lone_misfits(recipe: Recipe, base: ModelGraph, removed: set[str]) -> Iterat
         gone = [name_of(node) for node in region if name_of(node) in removed]
         new = [name_of(node) for node in region if node in classifiers]
         if gone or new:
-            how = f"{_edit_word(recipe, gone[0])} by this recipe" if gone else "replaced: head: auto"
+            how = (
+                f"{_edit_word(recipe, gone[0])} by this recipe" if gone else "replaced: head: auto"
+            )
             yield NoEffectError(
                 line=f"freeze.only: {shown_point(vertex)}",
                 because=f"'{(gone or new)[0]}' is {how}",

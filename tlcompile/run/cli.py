@@ -110,7 +110,7 @@ def _allow_plugins(parser: _Parser, words: Sequence[str]) -> Sequence[str]:
             help="trust an installed package's layer of this name; may be given several times",
         )  # fmt: skip
     options, rest = flag.parse_known_args(words)
-    _module("tlcompile.recipe.plugins").allow_plugins(options.allow_plugin)
+    _module("tlcompile.recipe.layers.plugins").allow_plugins(options.allow_plugin)
     return rest
 
 

@@ -51,7 +51,7 @@ def _fold_key(row: VertexRow) -> tuple[str, str, bool]:
 
 
 def _vertex_table(groups: Sequence[Sequence[VertexRow]], full: bool) -> list[str]:
-    names = [_group_name(group) for group in groups]
+    names = _group_names(groups)
     home = {row.name: name for group, name in zip(groups, names, strict=True) for row in group}
     above = ["", *names]
     cells = [
@@ -65,9 +65,13 @@ def _vertex_table(groups: Sequence[Sequence[VertexRow]], full: bool) -> list[str
     return table_lines(columns, cells)
 
 
-def _group_name(group: Sequence[VertexRow]) -> str:
-    last = group[-1].name
-    return last if len(group) == 1 else last.split(".")[0]
+def _group_names(groups: Sequence[Sequence[VertexRow]]) -> list[str]:
+    """Name each group: by its module where it holds all of that, else by its last vertex."""
+    outer = [group[-1].name.split(".")[0] for group in groups]
+    return [
+        group[-1].name if len(group) == 1 or outer.count(module) > 1 else module
+        for group, module in zip(groups, outer, strict=True)
+    ]
 
 
 def _reads(group: Sequence[VertexRow], home: dict[str, str], above: str) -> str:

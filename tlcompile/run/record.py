@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from tlcompile.data.samples import Samples
-from tlcompile.recipe.plugins import allowed_plugins
+from tlcompile.recipe.layers.plugins import allowed_plugins
 from tlcompile.zoo.base import BaseModel
 
 PACKAGES = ("tlcompile", "torchvision", "safetensors", "pillow", "hydra-core", "pydantic")

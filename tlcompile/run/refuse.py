@@ -38,6 +38,24 @@ def refuse_untrainable(
     raise_problems(error.at(recipe.where(error.key)) for error in found)
 
 
+def refuse_other_data(recipe: Recipe) -> None:
+    """Refuse to train a base on images with classes that wants clips, masks or boxes.
+
+    Raises:
+        NotYetError: It is one of torchvision's video, segmentation or detection models.
+    """
+    # Here, for torch and torchvision are imported by now.
+    from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO
+
+    wants = {"clips": VIDEO, "images with masks": SEGMENTATION, "images with boxes": DETECTION}
+    for what, names in wants.items():
+        if recipe.base.model in names:
+            key = ("base", "model")
+            instead = "check, plan and compile_recipe take it; train a classification model"
+            told = f"training '{recipe.base.model}', which wants {what},"
+            raise NotYetError(what=told, instead=instead, key=key).at(recipe.where(key))
+
+
 def refuse_phases(recipe: Recipe) -> None:
     """Refuse to train phase by phase; such a recipe can be checked and planned.
 

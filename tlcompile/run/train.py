@@ -36,6 +36,7 @@ from tlcompile.run.record import base_record, environment, images_digest
 from tlcompile.run.refuse import (
     refuse_other_classes,
     refuse_own_base,
+    refuse_other_data,
     refuse_phases,
     refuse_untrainable,
 )
@@ -96,6 +97,8 @@ def train_recipe(
     device = choose_device(recipe)
     exactly()
     refuse_phases(recipe)
+    if base is None:
+        refuse_other_data(recipe)
     refuse_no_data(recipe)  # before weights are downloaded
     opened = open_base(recipe, base)
     refuse_own_base(folder, opened.run)

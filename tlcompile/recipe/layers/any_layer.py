@@ -34,6 +34,7 @@ from tlcompile.recipe.layers.norm import (
     LocalResponseNorm,
     RmsNorm,
 )
+from tlcompile.recipe.layers.plugins import allowed_plugins, plugin_packages
 from tlcompile.recipe.layers.pool import AdaptivePool, AvgPool, GlobalPool, LpPool, MaxPool
 from tlcompile.recipe.layers.recurrent import Gated, Rnn
 from tlcompile.recipe.layers.shape import (
@@ -49,7 +50,6 @@ from tlcompile.recipe.layers.shape import (
     ReverseTime,
     Upsample,
 )
-from tlcompile.recipe.plugins import allowed_plugins, plugin_packages
 
 BuiltIn = (
     Linear
