@@ -32,12 +32,10 @@ def compile_recipe(
     Args:
         recipe: What the user asked for.
         base: Your own module instead of `base.model`; it is copied first and never changed.
-        num_classes: Classes of the data, for `out: classes` and `head: auto`; None: as many as
-            the recipe tells by data.classes, data.dataset or task: binary.
+        num_classes: Of the data; None: as many as the recipe tells, where a layer asks for it.
 
     Raises:
-        ClassesUnknownError: The number of classes is needed and nobody says it.
-        GraphError: The recipe does not fit the base model.
+        GraphError: The recipe does not fit the base model, or wants a number of classes.
         WeightsError: The weights do not fit, or cannot be had.
     """
     recipe = complete(recipe)

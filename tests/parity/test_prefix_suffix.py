@@ -151,3 +151,26 @@ def test_a_deepcopy_is_independent() -> None:
     train_three_steps(twin, x)
     assert all(map(torch.equal, evaluated(model, x), before))
     assert not torch.equal(evaluated(twin, x)[0], before[0])
+
+
+def test_a_module_that_returns_a_tuple_is_not_computed_in_the_prefix() -> None:
+    point = "encoder.layers.encoder_layer_0.ln_1"  # its attention, which learns, comes next
+    compiled = frozen_at(plain_model("vit_b_32"), point, side_of("vit_b_32"))
+    names = {boundary.vertex for boundary in compiled.boundary}
+    assert point in names
+    compiled.train()(images("vit_b_32", 2)).sum().backward()
+    attention = "encoder.layers.encoder_layer_0.self_attention.in_proj_weight"
+    halves = InHalves(compiled)
+    compiled.zero_grad()
+    halves(images("vit_b_32", 2)).sum().backward()
+    assert compiled.get_parameter(attention).grad is not None
+
+
+def test_the_prefix_computes_nothing_behind_the_freeze_point() -> None:
+    compiled = frozen_at(plain_model("vit_b_32"), "stage1", side_of("vit_b_32"))
+    calls: list[str] = []
+    for name, module in compiled.named_modules():
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    compiled.prefix(images("vit_b_32", 2))
+    assert any("encoder_layer_2" in name for name in calls)
+    assert not any("encoder_layer_3" in name for name in calls)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
-from torchvision.models import squeezenet1_1
+from torchvision.models import get_model_weights, squeezenet1_1
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.errors.weights import (
@@ -19,7 +19,7 @@ from tlcompile.errors.weights import (
     WeightsMismatchError,
 )
 from tlcompile.recipe.schema import Recipe
-from tlcompile.zoo.torchvision import open_torchvision
+from tlcompile.zoo.torchvision import model_names, open_torchvision
 
 NAME = "squeezenet1_1"  # 5 MB
 
@@ -141,3 +141,22 @@ def test_a_file_without_tensors_is_no_weights(tmp_path: Path, name: str) -> None
         save_file({}, file)
     with pytest.raises(WeightsFileError, match="no tensor"):
         open_torchvision("squeezenet1_0", str(file), 64, load=True)
+
+
+ENTRIES = [(name, entry.name) for name in model_names() for entry in get_model_weights(name)]
+
+
+def test_there_are_weights_to_build_for() -> None:
+    assert len({name for name, _ in ENTRIES}) == len(model_names()) == 107
+    assert len(ENTRIES) > 107
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "weights"), ENTRIES)
+def test_it_is_built_as_the_weights_would_build_it(name: str, weights: str) -> None:
+    opened = open_torchvision(name, weights, None, load=False)
+    stated = get_model_weights(name)[weights].meta["num_params"]
+    # The auxiliary heads that the weights' own loading takes away are not counted in num_params.
+    assert sum(p.numel() for p in opened.module.parameters()) == stated
+    assert opened.native_shape == opened.sample_shape
+    assert not opened.loaded

@@ -108,15 +108,14 @@ def _place(layout: Layout, chains: list[list[Place]], wires: list[Wire]) -> None
     A chain needs its place down to whoever reads its end: that way runs straight below it.
     """
     _, after = neighbours(wires)
-    trunk, *others = chains
+    trunk = chains[0]
     taken: list[tuple[range, int]] = []  # rows, and how far to the right something reaches in them
-    for chain in [trunk, *others]:
+    for chain in chains:
         nodes = [place for place in chain if not isinstance(place, Port)]
         if not nodes:
             continue
-        first = trunk[0] if chain is trunk else nodes[0]
         bottom = max(layout.rows[p] for p in [*after[nodes[-1]], nodes[-1]])
-        rows = range(layout.rows[first], max(bottom, layout.rows[nodes[-1]] + 1))
+        rows = range(layout.rows[nodes[0]], max(bottom, layout.rows[nodes[-1]] + 1))
         beside = [right for other, right in taken if overlap(other, rows)]
         left = max(layout.reach(node)[0] for node in nodes)
         x = 0 if chain is trunk else max(beside, default=0) + APART + left

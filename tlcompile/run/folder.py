@@ -73,12 +73,13 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record if record.get("state") == "finished" else None
 
 
-def begin(folder: Path, recipe: Recipe, plan: str) -> None:
+def begin(folder: Path, recipe: Recipe, plan: str, tensors: Iterable[TensorRow]) -> None:
     """Make the folder and write what is known before training."""
     make_folder(folder)
     write_record(folder, {"state": "running"})  # first: an old record must not speak for this run
     write_file(folder / "recipe.yaml", to_yaml(resolved(recipe)).encode())
     write_file(folder / "plan.txt", f"{plan}\n".encode())
+    _write_tensors(folder, tensors)
     write_file(folder / METRICS, _line(COLUMNS).encode())
 
 
@@ -91,7 +92,7 @@ def add_row(folder: Path, row: EpochRow) -> None:
     append_line(folder / METRICS, _line(cells).rstrip("\n"))
 
 
-def write_tensors(folder: Path, rows: Iterable[TensorRow]) -> None:
+def _write_tensors(folder: Path, rows: Iterable[TensorRow]) -> None:
     """Write tensors.csv: each tensor, where it is from, and whether it moves."""
     columns = ("tensor", "kind", "shape", "was", "origin", "source", "init", "state")
     lines = [_line(columns)]

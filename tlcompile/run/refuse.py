@@ -16,6 +16,7 @@ from tlcompile.passes.plan import num_logits
 from tlcompile.recipe.finished import FinishedRun, find_run, read_run
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.splits import known_names
+from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO
 
 
 def refuse_untrainable(
@@ -44,9 +45,6 @@ def refuse_other_data(recipe: Recipe) -> None:
     Raises:
         NotYetError: It is one of torchvision's video, segmentation or detection models.
     """
-    # Here, for torch and torchvision are imported by now.
-    from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO
-
     wants = {"clips": VIDEO, "images with masks": SEGMENTATION, "images with boxes": DETECTION}
     for what, names in wants.items():
         if recipe.base.model in names:

@@ -28,7 +28,8 @@ def run_single(recipe: Recipe, *, again: bool) -> dict[str, Any]:
     result = train_recipe(recipe, folder, say=say, show=say, on_epoch=_say_epoch)
     say("")
     say(f"best        {best_line(result.record)}")
-    say(f"results     {folder}: metrics.csv, record.json, plan.txt, tensors.csv, bundle/ (best), last/")
+    files = "metrics.csv, record.json, plan.txt, tensors.csv, bundle/ (best), last/"
+    say(f"results     {folder}: {files}")
     for line in next_commands(recipe, folder, thaw=bool(result.model.frozen.tensors)):
         say(line)
     return result.record

@@ -29,14 +29,14 @@ from tlcompile.features.sources import (
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
-from tlcompile.run.folder import add_row, begin, resolved, write_record, write_tensors
+from tlcompile.run.folder import add_row, begin, resolved, write_record
 from tlcompile.run.plan import base_rate, make_plan
 from tlcompile.run.plan_text import plan_text
 from tlcompile.run.record import base_record, environment, images_digest
 from tlcompile.run.refuse import (
     refuse_other_classes,
-    refuse_own_base,
     refuse_other_data,
+    refuse_own_base,
     refuse_phases,
     refuse_untrainable,
 )
@@ -109,8 +109,7 @@ def train_recipe(
     refuse_untrainable(recipe, model, len(splits.classes), swept=swept)
     plan = plan_text(recipe, make_plan(recipe, model, splits.sizes()))
     show(plan)
-    begin(folder, recipe, plan)
-    write_tensors(folder, model.tensors())
+    begin(folder, recipe, plan, model.tensors())
     sources = _Sources(recipe, opened, model, device, say)
     train, val = sources.open(splits)
     proof = FreezeProof.take(model)
