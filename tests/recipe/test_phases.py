@@ -45,6 +45,11 @@ def test_a_model_starts_in_its_first_phase() -> None:
     assert "down.weight" not in model.frozen.tensors
 
 
+def compile_phases(text: str) -> None:
+    for phase in recipe_of(text).phases():
+        compile_recipe(phase, base=Residual(), num_classes=3)
+
+
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
@@ -60,7 +65,6 @@ def test_a_model_starts_in_its_first_phase() -> None:
 def test_a_wrong_phase_is_refused_at_its_place(old: str, new: str, place: str, words: str) -> None:
     assert old in TEXT
     with pytest.raises(TLCompileError) as caught:
-        for phase in recipe_of(TEXT.replace(old, new)).phases():
-            compile_recipe(phase, base=Residual(), num_classes=3)
+        compile_phases(TEXT.replace(old, new))
     assert f"tiny.yaml:{place}" in str(caught.value)
     assert words in str(caught.value)

@@ -14,8 +14,8 @@ from recipe.many_shapes import INPUTS, compiled
 
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.layers import BadPluginError, PluginNotInstalledError
-from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.layers.plugins import allow_plugins, allowed_plugins
+from tlcompile.recipe.load import load_recipe
 from tlcompile.run.cli import main
 from tlcompile.run.folder import resolved
 

@@ -28,7 +28,9 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
             old = model.tree.get_submodule(target)
             built = build(_module(base, target)).train(old.training)
             for name, child in old.named_children():
-                if name not in built._modules:  # its own are real; what follows in its region is not
+                if (
+                    name not in built._modules
+                ):  # its own are real; what follows in its region is not
                     built.add_module(name, child)
             set_module(model, target, built)
     for path, module in model.named_modules():

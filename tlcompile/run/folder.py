@@ -79,7 +79,7 @@ def begin(folder: Path, recipe: Recipe, plan: str, tensors: Iterable[TensorRow])
     write_record(folder, {"state": "running"})  # first: an old record must not speak for this run
     write_file(folder / "recipe.yaml", to_yaml(resolved(recipe)).encode())
     write_file(folder / "plan.txt", f"{plan}\n".encode())
-    _write_tensors(folder, tensors)
+    write_file(folder / TENSORS, tensor_lines(tensors).encode())
     write_file(folder / METRICS, _line(COLUMNS).encode())
 
 
@@ -92,8 +92,8 @@ def add_row(folder: Path, row: EpochRow) -> None:
     append_line(folder / METRICS, _line(cells).rstrip("\n"))
 
 
-def _write_tensors(folder: Path, rows: Iterable[TensorRow]) -> None:
-    """Write tensors.csv: each tensor, where it is from, and whether it moves."""
+def tensor_lines(rows: Iterable[TensorRow]) -> str:
+    """Return tensors.csv: each tensor, where it is from, and whether it moves."""
     columns = ("tensor", "kind", "shape", "was", "origin", "source", "init", "state")
     lines = [_line(columns)]
     for row in rows:
@@ -101,7 +101,7 @@ def _write_tensors(folder: Path, rows: Iterable[TensorRow]) -> None:
         lines.append(
             _line((row.name, row.kind, *sizes, row.origin, row.source, row.init, row.state))
         )
-    write_file(folder / TENSORS, "".join(lines).encode())
+    return "".join(lines)
 
 
 def show_sizes(shape: tuple[int, ...] | None) -> str:

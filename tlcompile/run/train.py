@@ -117,7 +117,6 @@ def train_recipe(
     record = {
         **_record(recipe, opened, model, splits, best),
         "base": started_from,
-        "monitor": monitor_of(recipe, val),
         "features": sources.told,
         "seconds": round(time.perf_counter() - started, 3),
         **environment(device),
@@ -256,7 +255,7 @@ def _epochs(
     return history, best, state
 
 
-def monitor_of(recipe: Recipe, val: Source | None) -> str:
+def monitor_of(recipe: Recipe, val: Source | Samples | None) -> str:
     """Return the value that names the best epoch; without validation images, that of training."""
     monitor = recipe.fine_tune.monitor
     return monitor if val is not None else monitor.replace("val/", "train/")
@@ -299,6 +298,7 @@ def _record(
         "seed": recipe.fine_tune.seed,
         "trainable": sum(p.numel() for _, p in model.trainable()),
         "lr": base_rate(recipe, model),
+        "monitor": monitor_of(recipe, splits.val),
         "best": {
             "epoch": best.epoch,
             "train": as_data(best.train),

@@ -83,7 +83,7 @@ def open_torchvision(name: str, weights: str, size: int | None, *, load: bool) -
         weights=weights if weights == "none" or is_file(weights) else str(entry),
         loaded=load and weights != "none",
         licence=LICENCE,
-        categories=tuple(entry.meta.get("categories", ())) if weights != "none" else (),
+        categories=tuple(entry.meta.get("categories") or ()) if weights != "none" else (),
     )
 
 
