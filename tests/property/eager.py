@@ -34,7 +34,7 @@ def build(edited: Edited, base: Net, state: dict[str, Tensor] | None) -> None:
             edited.modules[name] = made.setdefault(node.vertex.module, module.eval())
         try:
             values[name] = step(edited, name, read)
-        except (RuntimeError, ValueError) as cause:
+        except (RuntimeError, ValueError, TypeError) as cause:
             raise Refused(str(cause)) from cause
     logits = values[edited.outputs[0]].shape[1:]
     if edited.num_logits and (logits[0] != edited.num_logits or len(logits) == 2):
