@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.graph import AlreadyCompiledError
 from tlcompile.graph.model_graph import ModelGraph, graph_of_base
 from tlcompile.graph.settle import settled
 from tlcompile.graph.shapes import record_shapes
@@ -30,14 +31,16 @@ def compile_recipe(
     """Compile a recipe into a module with its weights loaded.
 
     Args:
-        recipe: What the user asked for.
+        recipe: With edits, freeze point, seed.
         base: Your own module instead of `base.model`; it is copied first and never changed.
-        num_classes: Of the data; None: as many as the recipe tells, where a layer asks for it.
+        num_classes: Of the data; None: as many as the recipe tells.
 
     Raises:
-        GraphError: The recipe does not fit the base model, or wants a number of classes.
+        GraphError: The recipe does not fit the base, or wants a number of classes.
         WeightsError: The weights do not fit, or cannot be had.
     """
+    if isinstance(base, CompiledModel):
+        raise AlreadyCompiledError(model=base.summary.model)
     recipe = complete(recipe)
     known = num_classes if num_classes is not None else recipe.known_classes()
     return compile_opened(recipe, open_base(recipe, base), known)
@@ -70,20 +73,20 @@ def start(opened: BaseModel, *, real: bool = False) -> tuple[ModelGraph, nn.Modu
 
 def _edited(
     recipe: Recipe,
-    model_graph: ModelGraph,
+    graph: ModelGraph,
     num_classes: int | None,
     opened: BaseModel,
     base: nn.Module | None,
 ) -> CompiledModel:
-    original = survey(model_graph, opened.weights)
+    original = survey(graph, opened.weights)
     recipe = recipe.phases()[0]  # later phases differ in what is frozen, and in rates
     try:
-        run_passes(model_graph, passes_for(recipe, model_graph, num_classes))
-        record_shapes(model_graph)
-        split = split_frozen(model_graph)
+        run_passes(graph, passes_for(recipe, graph, num_classes))
+        record_shapes(graph)
+        split = split_frozen(graph)
     except TLCompileError as error:
         raise error.at(recipe.where(error.key)) from error.__cause__
-    model = build_model(model_graph, split, original)
+    model = build_model(graph, split, original)
     if base is not None:
-        fill(model, model_graph, base)
+        fill(model, graph, base)
     return model

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import pickle
 
+import pytest
 import torch
-from graph.tiny import TINY, recipe, shake
+from graph.tiny import TINY, Chain, recipe, shake
 
 from tlcompile.compiler import compile_recipe
+from tlcompile.errors.graph import AlreadyCompiledError
 from tlcompile.model.compiled import CompiledModel
 
 
@@ -118,3 +120,9 @@ def test_a_layer_added_under_a_name_of_the_base_replaces_it() -> None:
     assert model.summary.vertices[-1].origin == "replaced"
     assert model.origins == {"fc.weight": "replaced", "fc.bias": "replaced"}
     assert model.summary.removed == ()
+
+
+def test_a_compiled_model_is_no_base() -> None:
+    model = compile_recipe(recipe(head="keep", freeze="none"), base=Chain())
+    with pytest.raises(AlreadyCompiledError, match=r"base: \{run: FOLDER\}"):
+        compile_recipe(recipe(head="keep", freeze="none"), base=model)

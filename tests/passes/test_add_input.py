@@ -9,6 +9,7 @@ from passes.golden import check_golden, check_promise_can_fail, tiny_after
 from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.model.saved import golden_sample
 from tlcompile.passes.add_input import AddInput
 from tlcompile.run.refuse import refuse_untrainable
 
@@ -29,7 +30,7 @@ base: {model: own, size: 16}
 inputs: {tokens: {shape: [5], dtype: int64}}
 remove: {fc: replace}
 add:
-  words: {layer: embedding, num: 20, out: 3, inputs: tokens}
+  words: {layer: embedding, num_embeddings: 20, out: 3, inputs: tokens}
   flat: {layer: flatten, inputs: words}
   both: {layer: concat, inputs: [flatten, flat]}
   fc: {layer: linear, out: classes, inputs: both}
@@ -56,6 +57,22 @@ def test_a_raw_input_of_the_suffix_crosses_as_it_is() -> None:
     crossing = model.prefix(x, meta)
     assert crossing[0] is meta
     assert torch.equal(model.suffix(*crossing), model(x, meta))
+
+
+def test_whole_numbers_are_an_input_too() -> None:
+    model = compile_recipe(recipe_of(TOKENS), base=Chain(), num_classes=3).eval()
+    x, tokens = torch.randn(2, 3, 16, 16), torch.randint(20, (2, 5))
+    hidden = torch.flatten(model.pool(model.relu(model.bn(model.conv(x)))), 1)
+    words = model.words(tokens).flatten(1)
+    assert torch.equal(model(x, tokens), model.fc(torch.cat([hidden, words], 1)))
+
+
+def test_the_golden_sample_of_a_bundle_has_every_input() -> None:
+    model = compile_recipe(recipe_of(TOKENS), base=Chain(), num_classes=3).eval()
+    golden = golden_sample(model)
+    assert golden["input.tokens"].dtype == torch.int64
+    again = model(golden["input.x"], golden["input.tokens"])
+    assert torch.equal(golden["output.output"], again)
 
 
 def test_training_with_two_inputs_is_left_to_python() -> None:

@@ -133,6 +133,7 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
      "freeze: none\nremove: {layer1: replace}\nadd: {layer1: {layer: dropout, inputs: @layer1.0}}",
      ["'layer1.0.relu_1' is removed", "under the inputs of 'layer1'"]),
     ("bad-name", "add: {b ä: @{layer: dropout, inputs: flatten}}", ["call it 'b_new'"]),
+    ("no-effect", "freeze: {only: @[]}", ["it names nothing"]),
     ("no-effect", "inputs: {meta: @{shape: [4]}}", ["reads 'meta'", "drop meta"]),
     ("name-taken", "inputs: {stem: @{shape: [4]}}", ["'stem'"]),
     ("bad-name", "inputs: {a.b: @{shape: [4]}}", ["'a.b'", "without dots"]),

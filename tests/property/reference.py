@@ -12,8 +12,6 @@ from typing import Any
 from property.drawn import ACTIVATIONS, LEARNS, Description, Vertex
 from property.edited import Edited, Node, Refused, resolved
 
-SIZED = ("linear", "conv2d", "batch_norm", "norm")  # added layers whose weights have a width
-
 
 class Reference:
     """Applies a recipe, given as plain data, to a description."""
@@ -334,9 +332,7 @@ class Reference:
             if n in reached and self._ancestors(self.nodes, [n]) & set(classifiers)
         ]  # fmt: skip
         for name in behind:
-            if self.nodes[name].added and self.nodes[name].vertex.kind in SIZED:
-                raise Refused(f"{name} is as wide as the classifier was")
-            if self.nodes[name].vertex.kind in (*ACTIVATIONS, "activation"):
+            if not self.nodes[name].added and self.nodes[name].vertex.kind in ACTIVATIONS:
                 self._redirect(name, self.nodes[name].reads[0], outputs)
                 self.nodes[name].doomed = True
         for name in classifiers:

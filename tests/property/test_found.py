@@ -41,6 +41,25 @@ NONE: Recipe = {"freeze": {"upto": ["none"]}}
 
 FOUND: dict[str, tuple[Description, Recipe]] = {
     "a tensor that is overwritten and read by its old name": (OVERWRITTEN, NONE),
+    "a layer behind the classifier that head: auto replaces": (
+        Description(
+            (
+                CONV,
+                FLAT,
+                Vertex("fc", "linear", ("flatten",), (4,), module="fc", settings=(192, 4)),
+                Vertex("drop", "dropout", ("fc",), (4,), module="drop"),
+            ),
+            ("drop",),
+        ),
+        {
+            **NONE,
+            "head": "auto",
+            "add": {
+                "bn": {"layer": "batch_norm", "inputs": ["fc"], "feeds": ["half"]},
+                "half": {"layer": "scale", "by": 0.5, "inputs": ["fc"], "feeds": ["drop"]},
+            },
+        },
+    ),
     "a width that another added layer changes later": (
         Description((CONV, FLAT, RELU, CAT, DROP, replace(FC, reads=("drop",))), ("fc",)),
         {

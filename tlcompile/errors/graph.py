@@ -38,6 +38,24 @@ class NotTraceableError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
+class AlreadyCompiledError(GraphError):
+    """A compiled model is given as the base of another recipe: its vertices would lose their names."""
+
+    slug: ClassVar[str] = "already-compiled"
+
+    model: str
+
+    def headline(self) -> str:
+        return f"the model from '{self.model}' that is given as base is compiled already"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": "a CompiledModel", "wanted": "a module of your own, or a finished run"}
+
+    def fix(self) -> str:
+        return "write all edits into one recipe, or train this one and write base: {run: FOLDER}"
+
+
+@dataclass(eq=False, kw_only=True)
 class UnknownVertexError(GraphError):
     """A name is no vertex, region or stage of the base model."""
 

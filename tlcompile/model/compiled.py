@@ -85,6 +85,7 @@ class Summary:
         removed: Vertices of the base that were taken away, as they were; `origin` is the reason.
         notes: Sentences for the plan.
         sample_shapes: Shape of one sample of each input, without the batch.
+        dtypes: Of inputs that are not float32, in torch's words.
         source: Whose values the kept tensors have: the weights' name, a file, `given`, `none`.
         inits: By which initialiser a new tensor gets its values, by name.
         old_shapes: Sizes in the base of the tensors that changed them, by name.
@@ -97,6 +98,7 @@ class Summary:
     removed: tuple[VertexRow, ...]
     notes: tuple[str, ...]
     sample_shapes: dict[str, tuple[int, ...]]
+    dtypes: dict[str, str] = field(default_factory=dict)
     source: str = ""
     inits: dict[str, str] = field(default_factory=dict)
     old_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)

@@ -57,17 +57,25 @@ def _on_disk(tensor: Tensor) -> Tensor:
 
 
 def golden_sample(model: CompiledModel) -> dict[str, Tensor]:
-    """Return a fixed input and the model's output for it, to be compared after loading."""
-    shape = next(iter(model.summary.sample_shapes.values()))
-    image = torch.linspace(-2, 2, steps=torch.Size(shape).numel()).reshape(1, *shape)
+    """Return fixed inputs and the model's output for it, to be compared after loading."""
+    inputs = {name: _sample(model, name) for name in model.summary.sample_shapes}
     device = next(iter(model.state_dict().values())).device
     mode = model.training
     model.eval()
     with torch.no_grad():
-        returned = model(image.to(device))
+        returned = model(*(value.to(device) for value in inputs.values()))
     model.train(mode)
     outputs = returned if isinstance(returned, dict) else {"output": returned}
-    return {"input": image, **{f"output.{k}": _on_disk(v) for k, v in outputs.items()}}
+    given = {f"input.{name}": value for name, value in inputs.items()}
+    return {**given, **{f"output.{k}": _on_disk(v) for k, v in outputs.items()}}
+
+
+def _sample(model: CompiledModel, name: str) -> Tensor:
+    """Return a fixed input: numbers from -2 to 2, and zeros where they are whole."""
+    shape = model.summary.sample_shapes[name]
+    if name in model.summary.dtypes:
+        return torch.zeros((1, *shape), dtype=getattr(torch, model.summary.dtypes[name]))
+    return torch.linspace(-2, 2, steps=torch.Size(shape).numel()).reshape(1, *shape)
 
 
 def _compare_golden(model: CompiledModel, saved: dict[str, Tensor], path: Path) -> None:

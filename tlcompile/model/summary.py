@@ -55,6 +55,7 @@ def summarise(model_graph: ModelGraph, original: Original) -> Summary:
         ),
         notes=tuple(model_graph.notes),
         sample_shapes=dict(model_graph.sample_shapes),
+        dtypes=dict(model_graph.dtypes),
         source=original.source,
         inits=_inits(model_graph),
         old_shapes=_old_shapes(model_graph, original),

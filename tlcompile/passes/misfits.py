@@ -208,8 +208,11 @@ def _edit_word(recipe: Recipe, name: str) -> str:
 
 def _empty_lists(recipe: Recipe) -> Iterator[NoEffectError]:
     """Yield lists that name nothing, and outputs that are named twice."""
+    written = recipe.freeze.model_fields_set  # a resolved recipe writes both
+    only_nothing = written == {"only"} and not recipe.freeze.only
     lists: list[tuple[RecipeKey, tuple[object, ...] | None, str]] = [
         (("freeze", "upto"), recipe.freeze.upto, "write freeze: none, or drop the line"),
+        (("freeze", "only"), () if only_nothing else None, "drop the line, or name a vertex"),
         (("outputs",), recipe.outputs, "drop the line, or name a vertex"),
     ]
     for key, names, instead in lists:

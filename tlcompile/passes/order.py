@@ -8,6 +8,7 @@ from typing import Literal
 from torch import fx
 
 from tlcompile.errors.edits import CycleError
+from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.reach import descendants
@@ -47,6 +48,18 @@ def additions(recipe: Recipe, base: ModelGraph) -> Iterator[tuple[str, Layer]]:
         # Where each changes what the other reads, the graph itself shows whether it is a circle.
         vertex = min(settled or free)
         yield vertex, waiting.pop(vertex)
+
+
+def behind_head(recipe: Recipe, base: ModelGraph) -> set[str]:
+    """Return the added layers that read what the classifier computes: `head: auto` comes first."""
+    head = find_head(base)
+    after = descendants(head.classifiers) if head else set()
+    found = {v for v in recipe.add if _sources(recipe, base, v) & after}
+    more: set[str] = found
+    while more:
+        more = {v for v, layer in recipe.add.items() if _reads(layer, found, besides=v)} - found
+        found |= more
+    return found
 
 
 def _changed_by(recipe: Recipe, base: ModelGraph, vertex: str) -> set[fx.Node]:

@@ -1,11 +1,13 @@
 """From a recipe to passes, in one fixed order whatever the order in the file.
 
 freeze marks (names of the base) -> inputs -> remove -> resize -> add (what is read first) -> head ->
-outputs -> dead -> check.
+add what reads the head -> outputs -> dead -> check.
 Reading this file and compiler.py is understanding the compiler.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from tlcompile.errors.base import raise_problems
 from tlcompile.errors.edits import ClassesUnknownError
@@ -21,7 +23,7 @@ from tlcompile.passes.freeze_only import FreezeOnly
 from tlcompile.passes.freeze_upto import FreezeUpto
 from tlcompile.passes.lookup import as_point, head_of, output_names
 from tlcompile.passes.misfits import misfits
-from tlcompile.passes.order import additions, removals
+from tlcompile.passes.order import additions, behind_head, removals
 from tlcompile.passes.remove_vertex import RemoveVertex
 from tlcompile.passes.replace_head import ReplaceHead
 from tlcompile.passes.resize_vertex import ResizeVertex
@@ -65,24 +67,35 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
         lines = tuple((v, _line(resize)) for v, resize in recipe.resize.items())
         init = recipe.fine_tune.init
         edits.append(ResizeVertex(lines=lines, seed=seed, init=init, key=("resize",)))
-    edits += [
-        AddLayer(
-            vertex=v,
-            layer=with_defaults(recipe, layer, returned=v in returned),
-            classes=logits,
-            seed=seed,
-            key=("add", v),
-        )
-        for v, layer in additions(recipe, base)
-    ]
+    added = _additions(recipe, base, returned, logits)
     if head == "auto":
-        init = recipe.fine_tune.init
+        init, late = recipe.fine_tune.init, behind_head(recipe, base)
+        edits += [one for one in added if one.vertex not in late]
         edits.append(ReplaceHead(classes=logits, seed=seed, init=init, key=("head",)))
+        edits += [one for one in added if one.vertex in late]
+    else:
+        edits += added
     if recipe.outputs or edits:
         edits.append(SetOutputs(vertices=recipe.outputs or (), key=("outputs",)))
         edits.append(DropDeadVertices(key=("outputs",)))
     words = tuple(":".join(p) if isinstance(p, tuple) else p for p in points)
     return (*marks, *edits, CheckFrozen(points=words, key=("freeze", "upto")))
+
+
+def _additions(
+    recipe: Recipe, base: ModelGraph, returned: Collection[str], logits: int
+) -> list[AddLayer]:
+    """Return the passes of `add`, in the order of computation, with fine_tune's defaults."""
+    return [
+        AddLayer(
+            vertex=v,
+            layer=with_defaults(recipe, layer, returned=v in returned),
+            classes=logits,
+            seed=recipe.fine_tune.seed,
+            key=("add", v),
+        )
+        for v, layer in additions(recipe, base)
+    ]
 
 
 def _line(resize: Resize) -> Line:

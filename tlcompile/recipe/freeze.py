@@ -47,6 +47,6 @@ class Freeze(Section):
     @model_validator(mode="before")
     @classmethod
     def _alone(cls, written: Any) -> Any:
-        if isinstance(written, dict) and "only" in written and "upto" not in written:
+        if isinstance(written, dict) and written.get("only") and "upto" not in written:
             return {**written, "upto": "none"}
         return written
