@@ -1,4 +1,4 @@
-"""The README says only what is true: its file map, its commands, its picture of the plan."""
+"""The README says only what is true: its commands, its surgery, its plan; docs/code.md its map."""
 
 from __future__ import annotations
 
@@ -9,17 +9,34 @@ from pathlib import Path
 
 import pytest
 
+from tlcompile.compiler import prove_recipe
+from tlcompile.recipe.load import recipe_from, spell_out
+from tlcompile.recipe.yaml_reader import read_recipe_text
 from tlcompile.run.cli import VERBS, main
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
-def block(mark: str) -> str:
+CODE = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
+
+
+def block(mark: str, text: str = README) -> str:
     """Return the fenced block behind `<!-- mark -->`."""
-    found = re.search(rf"<!-- {mark} -->\s*```\w*\n(.*?)```", README, re.DOTALL)
-    assert found, f"README.md has no block {mark}"
+    found = re.search(rf"<!-- {mark} -->\s*```\w*\n(.*?)```", text, re.DOTALL)
+    assert found, f"there is no block {mark}"
     return found[1]
+
+
+def surgery() -> list[tuple[str, str]]:
+    """Return (model, recipe below its base) for each alternative of the table of surgery."""
+    table = README.partition("<!-- surgery -->")[2].partition("\n\n")[0]
+    rows = [line.split(" | ") for line in table.splitlines()[3:]]
+    return [
+        (model, "\n".join(re.findall(r"`([^`]+)`", alternative)))
+        for _, model, written in rows
+        for alternative in written.split(" or ")
+    ]
 
 
 def file_map() -> str:
@@ -45,7 +62,19 @@ def file_map() -> str:
 
 
 def test_file_map_equals_the_tree() -> None:
-    assert block("map") == file_map(), "python tests/test_readme.py prints the map"
+    assert block("map", CODE) == file_map(), "python tests/test_readme.py prints the map"
+
+
+def test_the_table_of_surgery_is_long_enough() -> None:
+    assert len(surgery()) == 16
+
+
+@pytest.mark.parametrize(("model", "lines"), surgery())
+def test_surgery_in_the_readme_is_proved(model: str, lines: str) -> None:
+    text = f"base: {{model: {model}}}\n{lines}\n"
+    recipe = recipe_from(spell_out(read_recipe_text(text, "README.md")), (), "readme")
+    for phase in recipe.phases():
+        prove_recipe(phase, num_classes=5)
 
 
 def test_commands_exist() -> None:
