@@ -10,6 +10,7 @@ from tlcompile.graph.model_graph import ModelGraph, graph_of_base
 from tlcompile.graph.settle import settled
 from tlcompile.graph.shapes import record_shapes
 from tlcompile.graph.split import split_frozen
+from tlcompile.graph.writes import separate_writes
 from tlcompile.model.build import build_model
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.model.saved import load_saved
@@ -65,6 +66,7 @@ def start(opened: BaseModel, *, real: bool = False) -> tuple[ModelGraph, nn.Modu
     """Return the graph that recipes for a base edit, and the module that has its tensors."""
     model_graph, module = graph_of_base(opened), opened.module
     record_shapes(model_graph)
+    separate_writes(model_graph)
     for recipe, classes in opened.steps:  # what the runs did that it has been through
         module = _edited(recipe, model_graph, classes, opened, module if real else None)
         model_graph = settled(model_graph)

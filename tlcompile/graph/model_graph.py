@@ -102,7 +102,7 @@ def without_inplace(graph: fx.Graph, module: nn.Module, model: str = "model") ->
             written = node.all_input_nodes[0]
             if written in numbers:
                 continue  # `n += 1` makes another number
-            _refuse_shared_memory(node, written, order, module, model)
+            refuse_shared_memory(node, written, order, module, model)
             for reader in [r for r in written.users if order[r] > order[node]]:
                 reader.replace_input_with(written, node)
     for child in module.modules():
@@ -124,7 +124,7 @@ def _numbers(graph: fx.Graph) -> set[fx.Node]:
     return found
 
 
-def _refuse_shared_memory(
+def refuse_shared_memory(
     node: fx.Node, written: fx.Node, order: dict[fx.Node, int], module: nn.Module, model: str
 ) -> None:
     """Refuse a write that a view made earlier would show to a later reader."""

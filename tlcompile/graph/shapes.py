@@ -14,6 +14,7 @@ from tlcompile.graph.model_graph import EDITED, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.reach import ancestors
 
+WRITES = "writes"  # node.meta key: the inputs into which the node wrote when it ran
 VALUES = "values"  # node.meta key: what the node computes, at each of BATCHES
 
 # Two sizes tell a number that belongs to the batch from one that belongs to the model.
@@ -87,9 +88,10 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
     args, kwargs = fx.node.map_arg((node.args, node.kwargs), lambda n: n.meta[VALUES][at])
     if any(isinstance(leaf, Unknown) for leaf in pytree.tree_leaves((args, kwargs))):
         return UNKNOWN
+    versions = {source: _versions(source.meta[VALUES][at]) for source in node.all_input_nodes}
     try:
         with torch.no_grad():
-            return call(model_graph.module, node, args, kwargs)
+            value = call(model_graph.module, node, args, kwargs)
     except Exception as cause:
         if _wants_values(cause):
             return UNKNOWN
@@ -103,6 +105,13 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
             advice="remove or replace it, or give it an input of the shape it wants",
             key=node.meta.get(EDITED, ()),
         ) from cause
+    node.meta[WRITES] = [s for s, was in versions.items() if _versions(s.meta[VALUES][at]) != was]
+    return value
+
+
+def _versions(value: Any) -> list[int]:
+    """Return how often each tensor in a value was written into."""
+    return [tensor._version for tensor in tensors_in(value)]
 
 
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
