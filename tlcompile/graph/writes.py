@@ -47,4 +47,5 @@ def _written(model_graph: ModelGraph, node: fx.Node) -> fx.Node:
             wanted="a function that changes nothing, or returns what it has changed",
             advice=f"let '{name_of(node)}' work on a copy: clone() what it writes into",
         )
-    return found[0]
+    one: fx.Node = found[0]
+    return one
