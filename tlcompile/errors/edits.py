@@ -137,8 +137,11 @@ class NameTakenError(GraphError):
 
     name: str
     added: str = ""
+    user: str = ""
 
     def headline(self) -> str:
+        if self.user:
+            return f"'{self.user}', which stays, uses the weights of '{self.name}'"
         if self.added:
             return f"the recipe adds both '{self.name}' and '{self.added}', one inside the other"
         return f"the base model keeps a vertex '{self.name}'"
@@ -152,6 +155,8 @@ class NameTakenError(GraphError):
     def fix(self) -> str:
         if self.added:
             return f"call it '{self.name.replace('.', '_')}_new'"
+        if self.user:
+            return f"give the added layer another name, or remove '{self.user}', too"
         return f"write remove: {{{self.name}: replace}}, or give the added layer another name"
 
 

@@ -238,6 +238,28 @@ class RandomVertexError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
+class BatchStatisticsError(GraphError):
+    """A frozen batch normalisation without running statistics: an image depends on its neighbours."""
+
+    slug: ClassVar[str] = "batch-statistics"
+
+    name: str
+    kind: str
+
+    def headline(self) -> str:
+        return f"'{self.name}' ({self.kind}) normalises by its batch and lies in the frozen part"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": "track_running_stats=False: an image's features depend on the others' beside it",
+            "wanted": "a frozen part that sees one image at a time",
+        }
+
+    def fix(self) -> str:
+        return f"freeze up to a vertex before '{self.name}', or use a norm with running statistics"
+
+
+@dataclass(eq=False, kw_only=True)
 class NotYetError(GraphError):
     """A part of the language that this version cannot do."""
 

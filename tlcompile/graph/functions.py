@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812, torch's own name for it
+
+
+def on_a_copy(method: str, written: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Return what a method that writes in place would make of a tensor, which stays as it is."""
+    made: Tensor = getattr(written.clone(), method)(*args, **kwargs)
+    return made
 
 
 def add(inputs: Sequence[Tensor]) -> Tensor:

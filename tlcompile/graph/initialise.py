@@ -85,7 +85,7 @@ class NewModule:
     def __call__(self, old: nn.Module | None = None) -> nn.Module:  # noqa: ARG002
         """Build it; nothing of the old one is used."""
         with BUILDING, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self.seed, "init", self.target))
+            torch.default_generator.manual_seed(derived_seed(self.seed, "init", self.target))
             return self._built()
 
     def on_meta(self) -> nn.Module:

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 from torch import fx, nn
+from torch.nn.modules.dropout import _DropoutNd
 
 from tlcompile.errors.base import listed, one_line
 from tlcompile.errors.graph import NotTraceableError
+from tlcompile.graph import functions
 from tlcompile.graph.initialise import Builder
 from tlcompile.graph.names import VERTEX, assign_names
 from tlcompile.graph.resized import ResizedParameter
@@ -98,6 +100,7 @@ def without_inplace(graph: fx.Graph, module: nn.Module, model: str = "model") ->
     order = {node: index for index, node in enumerate(graph.nodes)}
     numbers = _numbers(graph)
     for node in graph.nodes:
+        _refuse_out(node, model)
         if _made_out_of_place(node, module):
             written = node.all_input_nodes[0]
             if written in numbers:
@@ -108,6 +111,17 @@ def without_inplace(graph: fx.Graph, module: nn.Module, model: str = "model") ->
     for child in module.modules():
         if getattr(child, "inplace", False):
             child.inplace = False  # type: ignore[assignment]
+
+
+def _refuse_out(node: fx.Node, model: str) -> None:
+    """Refuse `out=`: who reads the tensor that is written into would not read this vertex."""
+    if isinstance(node.kwargs.get("out"), fx.Node) and node.op != "call_module":
+        raise NotTraceableError(
+            model=model,
+            reason=f"'{node.name}' writes into '{node.kwargs['out']}', by out=",
+            wanted="operations that return what they compute",
+            advice=f"take what '{node.name}' returns, and drop out=",
+        )
 
 
 def _numbers(graph: fx.Graph) -> set[fx.Node]:
@@ -155,17 +169,26 @@ def refuse_shared_memory(
 
 
 _VIEWS = {
-    "chunk", "contiguous", "expand", "expand_as", "flatten", "getitem", "movedim", "narrow",
-    "permute", "reshape", "select", "split", "squeeze", "swapaxes", "t", "transpose", "unbind",
-    "unflatten", "unsqueeze", "view", "view_as",
+    "adjoint", "as_strided", "broadcast_to", "chunk", "contiguous", "detach", "diagonal", "double",
+    "dropout", "dsplit", "expand", "expand_as", "flatten", "float", "getitem", "half", "hsplit",
+    "imag", "moveaxis", "movedim", "narrow", "permute", "ravel", "real", "reshape", "select",
+    "split", "split_with_sizes", "squeeze", "swapaxes", "swapdims", "t", "tensor_split", "to",
+    "transpose", "type", "type_as", "unbind", "unflatten", "unfold", "unsqueeze", "view", "view_as",
+    "view_as_complex", "view_as_real", "vsplit",
 }  # fmt: skip
+_VIEW_ATTRIBUTES = {"data", "T", "mT", "H", "mH", "real", "imag"}
 
 
 def _is_view(node: fx.Node, module: nn.Module) -> bool:
     """Tell whether a vertex may share memory with what it reads."""
     if node.op == "call_module":
         found = module.get_submodule(str(node.target))
-        return isinstance(found, nn.Flatten | nn.Unflatten | nn.Identity)
+        # A dropout returns its input in eval mode; what is not torch's own may do so, too (DropPath).
+        views = isinstance(found, nn.Flatten | nn.Unflatten | nn.Identity | _DropoutNd)
+        own = type(found).__module__.startswith("torch.nn.modules.")
+        return views or not (own or any(True for _ in found.parameters()))
+    if node.target is getattr:
+        return node.args[1] in _VIEW_ATTRIBUTES
     word = str(getattr(node.target, "__name__", node.target))
     return node.op in ("call_function", "call_method") and word in _VIEWS
 
@@ -177,13 +200,15 @@ def _made_out_of_place(node: fx.Node, module: nn.Module) -> bool:
         case "call_module":
             return bool(getattr(module.get_submodule(target), "inplace", False))
         case "call_method":
-            plain = target.removesuffix("_")
-            if plain == target or not callable(getattr(torch.Tensor, plain, None)):
-                return False
-            node.target = plain
-            return True
+            return _method_out_of_place(node, target)
         case "call_function" if target in _OUT_OF_PLACE:
             node.target = _OUT_OF_PLACE[target]
+            return True
+        case "call_function" if _writes(word := _torch_name(target)):
+            plain = _plain_function(word)
+            if plain is None:
+                return _on_a_copy(node, word) if hasattr(torch.Tensor, word) else False
+            node.target = plain
             return True
         case "call_function" if getattr(target, "__module__", "") == "torch.nn.functional":
             given = inspect.signature(target).bind(*node.args, **node.kwargs).arguments
@@ -193,11 +218,55 @@ def _made_out_of_place(node: fx.Node, module: nn.Module) -> bool:
     return False
 
 
+def _writes(word: str) -> bool:
+    """Tell whether torch's name of an operation says that it writes into its first input."""
+    return word.endswith("_") and not word.endswith("__")
+
+
+def _torch_name(function: Any) -> str:
+    """Return the name of a function of torch; of others (operator.not_) it says nothing."""
+    home = str(getattr(function, "__module__", None) or "torch")
+    return str(getattr(function, "__name__", "")) if home.startswith("torch") else ""
+
+
+def _plain_function(word: str) -> Any:
+    """Return torch's function that does the same out of place, if there is one."""
+    homes = (torch.nn.functional, torch)
+    return next((f for h in homes if callable(f := getattr(h, word[:-1], None))), None)
+
+
+# Not the same without the underscore (bernoulli_), or about the tensor and not its values.
+_OTHER_WITHOUT = {"bernoulli_", "resize_", "set_"}
+_NO_WRITES = {"requires_grad_", "share_memory_"}
+
+
+def _method_out_of_place(node: fx.Node, word: str) -> bool:
+    if not _writes(word) or word in _NO_WRITES:
+        return False
+    if word in _OTHER_WITHOUT or not callable(getattr(torch.Tensor, word[:-1], None)):
+        return _on_a_copy(node, word)
+    node.target = word[:-1]
+    return True
+
+
+def _on_a_copy(node: fx.Node, word: str) -> bool:
+    """Let a write that has no function out of place (normal_, zero_, copy_) happen to a copy."""
+    node.op, node.target = "call_function", functions.on_a_copy
+    node.args = (word, *node.args)
+    return True
+
+
 _OUT_OF_PLACE: dict[Any, Any] = {
     operator.iadd: operator.add,
     operator.imul: operator.mul,
     operator.isub: operator.sub,
     operator.itruediv: operator.truediv,
+    operator.ifloordiv: operator.floordiv,
+    operator.imod: operator.mod,
+    operator.ipow: operator.pow,
+    operator.iand: operator.and_,
+    operator.ior: operator.or_,
+    operator.ixor: operator.xor,
     torch.relu_: torch.relu,
     torch.nn.functional.relu_: torch.nn.functional.relu,
 }

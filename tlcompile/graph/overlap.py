@@ -108,6 +108,8 @@ class Overlap:
 
     def _axis(self, node: fx.Node) -> int:
         before, after = self._run.before[node], self._run.after[node]
+        if not isinstance(before, torch.Tensor):
+            raise self._unknown(node)  # the parts of a chunk
         axes = changed_axes(before, after) if before.dim() == after.dim() else []
         if len(axes) != 1:
             raise self._unknown(node)

@@ -64,7 +64,7 @@ def program_of(graph: fx.Graph, title: str, output: Any = None) -> Program:
     if output is not None:
         returned = fx.node.map_arg(output, lambda node: memo[node])
     copied.output(returned)
-    _erase_dead(copied)
+    _erase_dead(copied, modules=output is not None)
     code = copied.python_code("self")
     inputs = tuple(str(node.target) for node in copied.nodes if node.op == "placeholder")
     modules = {k: v.__name__ for k, v in code.globals.items() if isinstance(v, ModuleType)}
@@ -72,12 +72,20 @@ def program_of(graph: fx.Graph, title: str, output: Any = None) -> Program:
     return Program(title, code.src, namespace, modules, inputs)
 
 
-def _erase_dead(graph: fx.Graph) -> None:
-    """Leave out what nothing reads; inputs stay, and assertions about tensors that are computed."""
+def _erase_dead(graph: fx.Graph, *, modules: bool) -> None:
+    """Leave out what nothing reads; inputs stay, and assertions about tensors that are computed.
+
+    Args:
+        graph: Of one program.
+        modules: Modules that nothing reads, too. The base calls them: they may count, or draw.
+    """
     nodes = list(graph.nodes)
     live = ancestors([nodes[-1]])
     for node in reversed(nodes):
         if node.users or node.op in ("output", "placeholder"):
+            continue
+        if node.op == "call_module" and not modules:
+            live |= ancestors([node])
             continue
         if not is_assertion(node) or _tensors_behind(node) - live:
             graph.erase_node(node)

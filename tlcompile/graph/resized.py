@@ -54,7 +54,7 @@ class Resized:
         assert old is not None
         made = with_widths(old, self.widths)
         with BUILDING, torch.random.fork_rng(devices=[]):
-            torch.manual_seed(derived_seed(self.seed, "init", self.target))
+            torch.default_generator.manual_seed(derived_seed(self.seed, "init", self.target))
             made.reset_parameters()  # type: ignore[operator]
             initialise(made, self.initialiser)
         if self.kept:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -17,6 +18,7 @@ from tlcompile.graph.reach import ancestors
 WRITES = "writes"  # node.meta key: the inputs into which the node wrote when it ran
 VALUES = "values"  # node.meta key: what the node computes, at each of BATCHES
 
+MAY_WRITE = "may write"  # node.meta key: only data can tell what the node writes into
 # Two sizes tell a number that belongs to the batch from one that belongs to the model.
 BATCHES = (2, 3)
 
@@ -45,6 +47,8 @@ def record_shapes(model_graph: ModelGraph, wanted: Collection[fx.Node] | None = 
             continue
         if needed is None or node in needed:
             node.meta[VALUES] = tuple(_compute(model_graph, node, at) for at in range(len(BATCHES)))
+            if node.op == "call_module" and isinstance(node.meta[VALUES][0], Unknown):
+                node.meta[MAY_WRITE] = True
 
 
 def forget_shapes(nodes: set[fx.Node]) -> None:
@@ -114,12 +118,13 @@ def _versions(value: Any) -> list[int]:
     return [tensor._version for tensor in tensors_in(value)]
 
 
+_META = re.compile(r"\bmeta\b", re.IGNORECASE)  # the device; a user's words have metadata, too
 _MISFITS = (RuntimeError, TypeError, ValueError, IndexError, AssertionError)
 
 
 def _wants_values(cause: Exception) -> bool:
     """Tell whether something could not be computed because meta tensors have no values."""
-    return isinstance(cause, NotImplementedError) or "meta" in str(cause).lower()
+    return isinstance(cause, NotImplementedError) or bool(_META.search(str(cause)))
 
 
 def call(module: nn.Module, node: fx.Node, args: Any, kwargs: Any) -> Any:

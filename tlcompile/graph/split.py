@@ -18,7 +18,7 @@ from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX, name_of
 from tlcompile.graph.program import Program, program_of
 from tlcompile.graph.reach import ancestors
-from tlcompile.graph.shapes import BATCHES, VALUES, Unknown, show_shape
+from tlcompile.graph.shapes import BATCHES, MAY_WRITE, VALUES, Unknown, show_shape
 
 _LITERALS = (int, float, bool, str, type(None))
 
@@ -146,6 +146,9 @@ def _suffix_graph(
         known[node] = suffix.placeholder(f"boundary{index}")
         known[node].meta[VERTEX] = name_of(node)
     first = known[tensors[0]]
+    if any(MAY_WRITE in node.meta for node in graph.nodes if node not in inside):
+        for node in tensors:  # a feature that is kept is read again in the next epoch
+            known[node] = suffix.call_method("clone", (known[node],))
     for node in crossing:
         if node not in known and node in dependent:
             known[node] = _rebuilt(suffix, node, first)

@@ -18,8 +18,17 @@ from torch.utils import _pytree as pytree
 
 from tlcompile.errors.graph import NotTraceableError
 from tlcompile.graph.in_mode import follow_mode
+from tlcompile.graph.lost import (
+    Lost,
+    contexts,
+    refuse_context,
+    refuse_writing,
+    watching,
+    written_constant,
+)
 from tlcompile.graph.reach import ancestors
 
+CONSTANT = "constant"  # node.meta key: the values of a tensor that a forward writes down
 CALLER = "caller"  # node.meta key: qualified name of the module whose forward made the node
 
 # Children of a container are called one by one, so a container is never one vertex.
@@ -71,21 +80,19 @@ class _Asked(Exception):  # noqa: N818, it is a question, not an error
 class _Proxy(fx.Proxy):
     """A value of the trace. torch.fx would record `a += b` as `a + b`, which leaves `a` as it was."""
 
-    def __iadd__(self, other: Any) -> Any:
-        return self._in_place(operator.iadd, other)
 
-    def __isub__(self, other: Any) -> Any:
-        return self._in_place(operator.isub, other)
+def _record_in_place(name: str) -> None:
+    """Let `a += b` be recorded as such; the vertex is called `add`, as torchvision calls it."""
+    operation = getattr(operator, f"i{name}")
 
-    def __imul__(self, other: Any) -> Any:
-        return self._in_place(operator.imul, other)
-
-    def __itruediv__(self, other: Any) -> Any:
-        return self._in_place(operator.itruediv, other)
-
-    def _in_place(self, operation: Callable[..., Any], other: Any) -> Any:
-        name = operation.__name__[1:]  # the vertex is called `add`, as torchvision calls it
+    def write(self: _Proxy, other: Any) -> Any:
         return self.tracer.create_proxy("call_function", operation, (self, other), {}, name=name)
+
+    setattr(_Proxy, f"__i{name}__", write)
+
+
+for _name in ("add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "and", "or", "xor"):
+    _record_in_place(_name)
 
 
 class _Tracer(fx.Tracer):
@@ -103,12 +110,13 @@ class _Tracer(fx.Tracer):
         self.answers = answers
         self.asked = 0
         self.callers = [""]
+        self.outside = contexts()
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         return _Proxy(node, self)
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        if type(m) in self.leaf_types or m._forward_hooks or m._forward_pre_hooks:
+        if type(m) in self.leaf_types or _has_hooks(m):
             return True  # hooks run with the module, not while it is traced
         if super().is_leaf_module(m, module_qualified_name):
             return True
@@ -157,12 +165,14 @@ class _Tracer(fx.Tracer):
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> Any:
+        refuse_context(self.outside)  # before the callee is entered: the block is the caller's
         path = self.path_of_module(m)
         if self.is_leaf_module(m, path):
             return super().call_module(m, forward, args, kwargs)
         self.callers.append(path)
         try:
-            return super().call_module(m, forward, args, kwargs)
+            with watching(m):
+                return super().call_module(m, forward, args, kwargs)
         except _CannotTrace:
             raise
         except Exception as cause:  # a forward raises whatever its own code happens to say
@@ -172,10 +182,18 @@ class _Tracer(fx.Tracer):
         finally:
             self.callers.pop()
 
-    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
-        node = super().create_node(*args, **kwargs)
+    def create_node(self, kind: str, target: Any, args: Any, *rest: Any, **kwargs: Any) -> fx.Node:
+        refuse_context(self.outside)
+        if self.callers[-1]:  # the root's own writes are refused later, with the vertex' name
+            refuse_writing(kind, target, args)
+        node = super().create_node(kind, target, args, *rest, **kwargs)
         node.meta[CALLER] = self.callers[-1]
         return node
+
+
+def _has_hooks(module: nn.Module) -> bool:
+    forward = module._forward_hooks or module._forward_pre_hooks
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)
 
 
 def _is_layer(module: nn.Module) -> bool:
@@ -242,11 +260,19 @@ def _trace(
     try:
         while True:
             try:
-                return _Tracer(leaves, inputs, answers).trace(root)
+                with watching(root):
+                    graph = _Tracer(leaves, inputs, answers).trace(root)
+                for node in graph.nodes:
+                    node.meta[CONSTANT] = written_constant(root, node)
+                return graph
             except _Asked as question:
                 answers.append(_answer(root, question.node, inputs))
     except _CannotTrace:
         raise
+    except Lost as lost:
+        raise NotTraceableError(
+            model=name, reason=lost.reason, wanted=lost.wanted, advice=lost.advice
+        ) from lost
     except Exception as cause:  # a forward raises whatever its own code happens to say
         raise NotTraceableError(model=name, reason=_first_line(cause)) from cause
     finally:
@@ -264,7 +290,10 @@ def _restore(module: nn.Module, attributes: dict[str, Any]) -> None:
 
 def _refuse_odd_root(root: nn.Module, name: str) -> None:
     """Refuse what the forward of the root's class does not say, and a graph would lose."""
-    odd = "forward hooks" if root._forward_hooks or root._forward_pre_hooks else ""
+    odd = "backward hooks" if _has_hooks(root) else ""
+    odd = "forward hooks" if root._forward_hooks or root._forward_pre_hooks else odd
+    if type(root).train is not nn.Module.train:
+        odd = "a train() of its own, which freezing would overrule"
     if "forward" in vars(root):
         odd = "a forward of its own, beside its class'"
     if odd:
@@ -318,7 +347,7 @@ def _first_difference(left: fx.Graph, right: fx.Graph) -> tuple[fx.Node, fx.Node
 
 
 def _signature(node: fx.Node) -> tuple[Any, ...]:
-    return node.op, str(node.target), str(node.args), str(node.kwargs)
+    return node.op, str(node.target), str(node.args), str(node.kwargs), node.meta[CONSTANT]
 
 
 def _in_root(one: fx.Node, other: fx.Node) -> bool:
@@ -366,6 +395,6 @@ def _identities(graph: fx.Graph, known: dict[str, int]) -> dict[fx.Node, int]:
     found: dict[fx.Node, int] = {}
     for node in graph.nodes:
         reads = fx.node.map_arg((node.args, node.kwargs), lambda n: f"%{found[n]}")
-        text = f"{node.op} {node.target} {reads!r}"
+        text = f"{node.op} {node.target} {reads!r} {node.meta[CONSTANT]}"
         found[node] = known.setdefault(text, len(known))
     return found

@@ -205,7 +205,8 @@ class CompiledModel(nn.Module):
     def hold_freeze(self) -> None:
         """Set which parameters want a gradient; called again after tensors are exchanged."""
         for name, parameter in self.named_parameters(remove_duplicate=False):
-            parameter.requires_grad_(name not in self.frozen.tensors)
+            if parameter.is_floating_point():  # numbers of channels and the like never want one
+                parameter.requires_grad_(name not in self.frozen.tensors)
 
     @property
     def tree(self) -> nn.Module:
@@ -239,7 +240,11 @@ class CompiledModel(nn.Module):
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that learn, by name."""
-        return ((name, p) for name, p in self.named_parameters() if name not in self.frozen.tensors)
+        return (
+            (name, p)
+            for name, p in self.named_parameters()
+            if name not in self.frozen.tensors and p.is_floating_point()
+        )
 
     def tensors(self) -> list[TensorRow]:
         """Return every tensor with its origin and state, in the order of the state dict.

@@ -24,8 +24,8 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
     """
     base = base.tree if isinstance(base, CompiledModel) else base
     for target, build in model_graph.builders.items():
-        if _has(model, target) and not isinstance(build, ResizedParameter):
-            old = model.tree.get_submodule(target)
+        old = _module(model.tree, target)
+        if old is not None and not isinstance(build, ResizedParameter):
             built = build(_module(base, target)).train(old.training)
             for name, child in old.named_children():
                 if (
@@ -59,12 +59,11 @@ def _real(model_graph: ModelGraph, base: nn.Module, path: str) -> Any:
     return build.parameter(tensor) if isinstance(build, ResizedParameter) else tensor
 
 
-def _has(model: nn.Module, target: str) -> bool:
-    return target in dict(model.named_modules())
-
-
-def _module(base: nn.Module, target: str) -> nn.Module | None:
-    return dict(base.named_modules()).get(target)
+def _module(root: nn.Module, target: str) -> nn.Module | None:
+    try:
+        return root.get_submodule(target)
+    except AttributeError:
+        return None
 
 
 def _tensor(base: nn.Module, path: str) -> nn.Parameter:

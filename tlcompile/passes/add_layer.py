@@ -77,6 +77,7 @@ class AddLayer(Pass):
         check_place(model_graph.module, self.vertex)
         self._refuse_inside_leaf(model_graph)
         replaced = self._release_name(model_graph)
+        self._refuse_shared_weights(model_graph)
         sources = self._sources(model_graph, replaced)
         last = self._insert(model_graph, sources)
         inside = set(replaced)
@@ -117,6 +118,13 @@ class AddLayer(Pass):
         for node in same:
             node.meta[VERTEX] = name_of(node) + REMOVED
         return same
+
+    def _refuse_shared_weights(self, model_graph: ModelGraph) -> None:
+        """Refuse a name whose weights a vertex that stays uses, too: a module that is called twice."""
+        for node in model_graph.vertices():
+            target = str(node.target) if node.op in ("call_module", "get_attr") else ""
+            if f"{target}.".startswith(f"{self.vertex}.") and DOOMED not in node.meta:
+                raise NameTakenError(name=self.vertex, user=name_of(node))
 
     def _sources(self, model_graph: ModelGraph, replaced: list[fx.Node]) -> list[fx.Node]:
         if not self.layer.inputs:

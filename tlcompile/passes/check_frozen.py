@@ -8,7 +8,7 @@ from typing import ClassVar, final
 from torch import fx, nn
 
 from tlcompile.errors.edits import FrozenEditError
-from tlcompile.errors.graph import RandomVertexError, SharedModuleError
+from tlcompile.errors.graph import BatchStatisticsError, RandomVertexError, SharedModuleError
 from tlcompile.graph.head import DROPOUTS
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
@@ -30,7 +30,7 @@ class CheckFrozen(Pass):
     After:  1. Frozen vertices are the base's own, with the base's weights.
             2. Every vertex that a frozen one reads is frozen.
             3. No module with weights or randomness is called on both sides.
-            4. No frozen vertex draws random numbers.
+            4. No frozen vertex draws random numbers, or normalises by the statistics of its batch.
     """
 
     name: ClassVar[str] = "check_frozen"
@@ -70,8 +70,12 @@ class CheckFrozen(Pass):
         model_graph.module.eval()
         record_shapes(model_graph)
         for name, node in model_graph.names().items():
-            if name in model_graph.frozen and draws_random_numbers(model_graph, node):
+            if name not in model_graph.frozen:
+                continue
+            if draws_random_numbers(model_graph, node):
                 raise RandomVertexError(name=name, kind=kind_of(model_graph.module, node))
+            if _normalises_by_batch(model_graph.module, node):
+                raise BatchStatisticsError(name=name, kind=kind_of(model_graph.module, node))
 
     def _refuse_shared(self, model_graph: ModelGraph) -> None:
         """Refuse one module or parameter on both sides: it cannot move and stand still."""
@@ -91,6 +95,16 @@ class CheckFrozen(Pass):
 
 def _stopped(model_graph: ModelGraph) -> set[str]:
     return model_graph.frozen | model_graph.frozen_alone
+
+
+def _normalises_by_batch(root: nn.Module, node: fx.Node) -> bool:
+    """Tell whether a vertex has a batch norm that uses its batch in eval mode, too."""
+    if node.op != "call_module":
+        return False
+    return any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+        for module in root.get_submodule(str(node.target)).modules()
+    )
 
 
 def _moving_parts(root: nn.Module, node: fx.Node) -> list[nn.Module | nn.Parameter]:

@@ -11,7 +11,9 @@ from collections.abc import Collection
 
 from tlcompile.errors.base import raise_problems
 from tlcompile.errors.edits import ClassesUnknownError
+from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
+from tlcompile.graph.names import name_of
 from tlcompile.graph.resize_lines import Line
 from tlcompile.passes.add_input import AddInput
 from tlcompile.passes.add_layer import AddLayer
@@ -66,7 +68,11 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
     if recipe.resize:
         lines = tuple((v, _line(resize)) for v, resize in recipe.resize.items())
         init = recipe.fine_tune.init
-        edits.append(ResizeVertex(lines=lines, seed=seed, init=init, key=("resize",)))
+        classifiers = find_head(base).classifiers if head == "auto" else ()  # type: ignore[union-attr]
+        replaced = tuple(map(name_of, classifiers))
+        edits.append(
+            ResizeVertex(lines=lines, seed=seed, init=init, replaced=replaced, key=("resize",))
+        )
     added = _additions(recipe, base, returned, logits)
     if head == "auto":
         init, late = recipe.fine_tune.init, behind_head(recipe, base)

@@ -47,6 +47,7 @@ class ReplaceHead(Pass):
         head = find_head(model_graph)
         if head is None:
             raise HeadError(model=model_graph.model, reason="no vertex has parameters")
+        self._refuse_shared(model_graph, head)
         self._drop_auxiliary(model_graph)
         returned = main_output(model_graph)
         if returned.op == "output" and isinstance(returned.args[0], fx.Node):
@@ -64,6 +65,16 @@ class ReplaceHead(Pass):
             shown = " and ".join(f"'{name_of(node)}'" for node in head.classifiers)
             reason = f"with a new {shown} the model returns {show_shape(returned)}"
             raise HeadError(model=model_graph.model, reason=reason)
+
+    def _refuse_shared(self, model_graph: ModelGraph, head: Head) -> None:
+        """Refuse a classifier that is called elsewhere, too, or whose weights are read there."""
+        targets = {str(node.target) for node in head.classifiers}
+        for node in model_graph.vertices():
+            target = str(node.target) if node.op in ("call_module", "get_attr") else ""
+            used = target in targets or any(target.startswith(f"{t}.") for t in targets)
+            if used and node not in head.classifiers and DOOMED not in node.meta:
+                reason = f"'{name_of(node)}' uses the weights of '{name_of(head.classifier)}', too"
+                raise HeadError(model=model_graph.model, reason=reason)
 
     def _drop_auxiliary(self, model_graph: ModelGraph) -> None:
         wanted, output = main_output(model_graph), model_graph.output()
@@ -90,7 +101,9 @@ class ReplaceHead(Pass):
         )
         record_shapes(model_graph, node.all_input_nodes)
         shape = shape_of(node.all_input_nodes[0])
-        assert shape is not None
+        if shape is None:
+            reason = f"what '{name_of(node)}' reads {show_shape(node.all_input_nodes[0])}"
+            raise HeadError(model=model_graph.model, reason=reason)
         call: tuple[str, dict[str, Any]]
         match old:
             case nn.Linear():
@@ -102,9 +115,9 @@ class ReplaceHead(Pass):
                         "bias": old.bias is not None,
                     },
                 )
-            case nn.Conv2d() if set(old.kernel_size) == {1}:
+            case nn.Conv2d() | nn.Conv3d() if set(old.kernel_size) == {1}:
                 call = (
-                    "nn.Conv2d",
+                    "nn.Conv3d" if isinstance(old, nn.Conv3d) else "nn.Conv2d",
                     {
                         "in_channels": shape[0],
                         "out_channels": self.classes,

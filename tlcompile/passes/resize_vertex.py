@@ -41,6 +41,7 @@ class ResizeVertex(Pass):
         lines: (vertex, its line), in any order.
         seed: Of new weights, together with their layer's name.
         init: Of layers whose line does not say one.
+        replaced: Vertices that `head: auto` replaces afterwards, whose initialiser is its own.
 
     Before: 1. Each line names a layer of the base that decides its width, and stays.
     After:  1. The named layers have the widths of their lines.
@@ -52,6 +53,7 @@ class ResizeVertex(Pass):
     lines: tuple[tuple[str, Line], ...]
     seed: int
     init: Init = "default"
+    replaced: tuple[str, ...] = ()
 
     def apply(self, model_graph: ModelGraph) -> None:
         """Exchange the layers."""
@@ -125,7 +127,8 @@ class ResizeVertex(Pass):
             return
         old = model_graph.module.get_submodule(target)
         follows = role_of(old) is Role.FOLLOWS
-        init: Init = "default" if follows else agreement.init(target)
+        lost = follows or name_of(node) in self.replaced
+        init: Init = "default" if lost else agreement.init(target)
         kept = overlap.of_layer(node, old, run.widths[target]) if overlap else None
         build = Resized(target, self.seed, run.widths[target], init, kept)
         set_module(model_graph.module, target, build.on_meta(old))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
+from torch.utils import _pytree as pytree
 
+from tlcompile.errors.graph import NotTraceableError
 from tlcompile.errors.weights import WrongDtypeError
 from tlcompile.recipe.finished import FinishedRun
 from tlcompile.recipe.schema import Input, Recipe
@@ -49,6 +52,27 @@ class BaseModel:
     inputs: dict[str, Input] = field(default_factory=dict)
     steps: tuple[tuple[Recipe, int], ...] = ()
     run: FinishedRun | None = None
+
+
+def copied(module: nn.Module) -> nn.Module:
+    """Copy a user's module; what it has computed and kept is copied without its history.
+
+    torch copies no tensor that has one: an attention map kept for later, the weight of an old
+    weight_norm.
+
+    Raises:
+        NotTraceableError: It has layers that do not know their sizes yet.
+    """
+    if any(map(nn.parameter.is_lazy, (*module.parameters(), *module.buffers()))):
+        raise NotTraceableError(
+            model=type(module).__name__,
+            reason="it has lazy layers, which do not know their sizes yet",
+            wanted="a module whose parameters have sizes",
+            advice="call it once with a sample, then pass it",
+        )
+    kept = [v for one in module.modules() for v in pytree.tree_leaves(list(vars(one).values()))]
+    computed = [v for v in kept if isinstance(v, torch.Tensor) and not v.is_leaf]
+    return copy.deepcopy(module, {id(tensor): tensor.detach().clone() for tensor in computed})
 
 
 def base_from_module(

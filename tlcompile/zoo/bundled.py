@@ -70,7 +70,7 @@ def open_bundled(weights: str, seed: int, *, load: bool = True) -> BaseModel:
         WeightsMismatchError: The file's tensors are another model's.
     """
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         module = digits_net()
     name = "DIGITS_0_TO_4_V1" if weights == "default" else weights
     if name != "none":

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 
 import torch
@@ -15,7 +14,7 @@ from tlcompile.errors.weights import RandomFrozenError, UnknownModelError
 from tlcompile.recipe.finished import FinishedRun, find_run, read_run
 from tlcompile.recipe.schema import Recipe
 from tlcompile.zoo import bundled
-from tlcompile.zoo.base import BaseModel, base_from_module
+from tlcompile.zoo.base import BaseModel, base_from_module, copied
 from tlcompile.zoo.preprocessing import Preprocessing
 from tlcompile.zoo.timm import PREFIX, open_timm, timm_names
 from tlcompile.zoo.torchvision import model_names, open_torchvision
@@ -48,7 +47,7 @@ def open_base(recipe: Recipe, module: nn.Module | None = None, *, load: bool = T
         if base.run is not None:
             return _open_run(read_run(find_run(base.run)), module)
         if module is not None:
-            return base_from_module(copy.deepcopy(module), base.size, recipe.inputs)
+            return base_from_module(copied(module), base.size, recipe.inputs)
         return _open_named(recipe, str(base.model), load)
     except TLCompileError as error:
         error.key = error.key or ("base", "run" if base.run else "weights")
@@ -105,7 +104,7 @@ def _open(name: str, weights: str, size: int | None, seed: int, load: bool) -> B
             )
         return bundled.open_bundled(weights, seed, load=load)
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)
         if name.startswith(PREFIX):
             return open_timm(name, weights, size, load=load)
         return open_torchvision(name, weights, size, load=load)
