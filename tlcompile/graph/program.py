@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import linecache
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
@@ -100,6 +100,23 @@ def _tensors_behind(assertion: fx.Node) -> set[fx.Node]:
 def is_assertion(node: fx.Node) -> bool:
     """Tell whether a node only checks something (torch._assert in ViT)."""
     return node.op == "call_function" and getattr(node.target, "__name__", "") == "_assert"
+
+
+def own_modules(root: nn.Module, target: str, targets: Collection[str]) -> Iterator[nn.Module]:
+    """Yield a vertex' module and what is inside it, but for modules that are vertices themselves.
+
+    A region that an earlier run added (conv, norm, activation) has its weights at `<region>.weight`:
+    the norm is a child of the convolution, and a vertex of its own.
+
+    Args:
+        root: The module tree.
+        target: The vertex' place in it.
+        targets: The places of all vertices.
+    """
+    inner = tuple(t.removeprefix(f"{target}.") for t in targets if t.startswith(f"{target}."))
+    for path, module in root.get_submodule(target).named_modules():
+        if not any(path == name or path.startswith(f"{name}.") for name in inner):
+            yield module
 
 
 def owned(module: nn.Module, node: fx.Node) -> bool:

@@ -53,12 +53,14 @@ class Resized:
         """Build it from the base's own module."""
         assert old is not None
         made = with_widths(old, self.widths)
+        children, made._modules = made._modules, {}  # a region's norm and activation are vertices
         with BUILDING, torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(derived_seed(self.seed, "init", self.target))
             made.reset_parameters()  # type: ignore[operator]
             initialise(made, self.initialiser)
         if self.kept:
             keep_overlap(made, old, *self.kept)
+        made._modules = children
         return made
 
 

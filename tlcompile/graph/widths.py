@@ -55,9 +55,14 @@ def role_of(module: nn.Module) -> Role:
 
 
 def _has_only(module: nn.Module, names: set[str]) -> bool:
-    """Tell whether a module's tensors, buffers outside of the state dict included, are these."""
-    own = {name for name, _ in (*module.named_parameters(), *module.named_buffers())}
-    return own <= names
+    """Tell whether a module's tensors, buffers outside of the state dict included, are these.
+
+    torch's own layers have no children: those of a region that an earlier run added are vertices.
+    """
+    alone = type(module).__module__.startswith("torch.nn.modules.") and bool(names)
+    parameters = module.named_parameters(recurse=not alone)
+    buffers = module.named_buffers(recurse=not alone)
+    return {name for name, _ in (*parameters, *buffers)} <= names
 
 
 def is_depthwise(module: nn.Module) -> bool:

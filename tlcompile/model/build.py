@@ -6,7 +6,7 @@ from torch import nn
 
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
-from tlcompile.graph.program import Program, program_of
+from tlcompile.graph.program import Program, own_modules, program_of
 from tlcompile.graph.shapes import attribute_at
 from tlcompile.graph.split import Split
 from tlcompile.model.compiled import (
@@ -53,11 +53,15 @@ def _frozen(model_graph: ModelGraph) -> Frozen:
     targets = {
         str(n.target): attribute_at(root, str(n.target)) for n in held if name_of(n) in names
     }
-    modules = {name: found for name, found in targets.items() if isinstance(found, nn.Module)}
+    modules = {name for name, found in targets.items() if isinstance(found, nn.Module)}
+    every_target = {str(n.target) for n in held if n.op == "call_module"}
     # By identity: one tensor may have two names.
     still = {id(found) for found in targets.values()}
-    for module in modules.values():
-        still |= {id(tensor) for tensor in module.state_dict(keep_vars=True).values()}
+    for module in (m for name in modules for m in own_modules(root, name, every_target)):
+        still |= {
+            id(tensor) for tensor in (*module._parameters.values(), *module._buffers.values())
+        }
+    awake = {t for t in every_target - modules if any(t.startswith(f"{m}.") for m in modules)}
     every = root.state_dict(keep_vars=True)
     tensors = frozenset(name for name, tensor in every.items() if id(tensor) in still)
-    return Frozen(frozenset(modules), tensors)
+    return Frozen(frozenset(modules), tensors, frozenset(awake))

@@ -117,10 +117,12 @@ class Frozen:
     Attributes:
         modules: Modules that stay in eval mode.
         tensors: Parameters and buffers that never move.
+        awake: Modules inside frozen ones that are vertices of their own, and learn.
     """
 
     modules: frozenset[str]
     tensors: frozenset[str]
+    awake: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -200,6 +202,8 @@ class CompiledModel(nn.Module):
         if hasattr(self, "frozen"):
             for name in self.frozen.modules:
                 self._root.get_submodule(name).eval()
+            for name in self.frozen.awake:
+                self._root.get_submodule(name).train(mode)
         return self
 
     def hold_freeze(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar, final
 
@@ -12,6 +13,7 @@ from tlcompile.errors.graph import BatchStatisticsError, RandomVertexError, Shar
 from tlcompile.graph.head import DROPOUTS
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
+from tlcompile.graph.program import own_modules
 from tlcompile.graph.randomness import draws_random_numbers
 from tlcompile.graph.shapes import attribute_at, kind_of, record_shapes
 from tlcompile.passes.base import Pass
@@ -81,9 +83,10 @@ class CheckFrozen(Pass):
         """Refuse one module or parameter on both sides: it cannot move and stand still."""
         frozen: dict[int, fx.Node] = {}
         trainable: dict[int, fx.Node] = {}
+        targets = {str(n.target) for n in model_graph.vertices() if n.op == "call_module"}
         for node in model_graph.vertices():
             side = frozen if name_of(node) in _stopped(model_graph) else trainable
-            for shared in _moving_parts(model_graph.module, node):
+            for shared in _moving_parts(model_graph.module, node, targets):
                 side.setdefault(id(shared), node)
         for both in frozen.keys() & trainable.keys():
             raise SharedModuleError(
@@ -107,7 +110,9 @@ def _normalises_by_batch(root: nn.Module, node: fx.Node) -> bool:
     )
 
 
-def _moving_parts(root: nn.Module, node: fx.Node) -> list[nn.Module | nn.Parameter]:
+def _moving_parts(
+    root: nn.Module, node: fx.Node, targets: Collection[str]
+) -> list[nn.Module | nn.Parameter]:
     """Return the parameters of a vertex, and its module where training makes a difference to it."""
     if node.op not in ("call_module", "get_attr"):
         return []
@@ -115,5 +120,8 @@ def _moving_parts(root: nn.Module, node: fx.Node) -> list[nn.Module | nn.Paramet
     if not isinstance(found, nn.Module):
         return [found] if isinstance(found, nn.Parameter) else []
     of_torch = type(found).__module__.startswith("torch.nn.modules.")
-    steady = of_torch and not isinstance(found, RANDOM) and not found.state_dict()
-    return [*found.parameters(), *(() if steady else (found,))]
+    own = list(own_modules(root, str(node.target), targets))
+    held = [t for m in own for t in (*m._parameters.values(), *m._buffers.values())]
+    steady = of_torch and not isinstance(found, RANDOM) and not any(t is not None for t in held)
+    parameters = [p for module in own for p in module.parameters(recurse=False)]
+    return [*parameters, *(() if steady else (found,))]
