@@ -20,17 +20,21 @@ class FrozenEditError(GraphError):
     edit: str
     inside: str
     instead: tuple[str, ...]
+    alone: bool = False
 
     def headline(self) -> str:
         return f"'{self.name}' is {self.edit} by this recipe and lies in the frozen part"
 
     def facts(self) -> dict[str, str]:
+        upto = f"freeze up to {self.inside} (inclusive, with all that it reads)"
         return {
-            "found": f"freeze up to {self.inside} (inclusive, with all that it reads)",
+            "found": f"'{self.name}' under freeze.only" if self.alone else upto,
             "wanted": "only vertices that keep their pretrained weights can be frozen",
         }
 
     def fix(self) -> str:
+        if self.alone:
+            return f"take '{self.name}' out of freeze.only, or do not edit it"
         if not self.instead:
             return "write freeze: none"
         return f"freeze up to {listed([repr(name) for name in self.instead])}"
@@ -66,6 +70,7 @@ class DanglingError(GraphError):
     readers: tuple[str, ...]
     line: str = ""
     reader_is_added: bool = False
+    unread: str = "VERTEX"
 
     def headline(self) -> str:
         return f"'{self.removed}' is removed, and {listed([repr(r) for r in self.readers])} still reads it"
@@ -81,7 +86,8 @@ class DanglingError(GraphError):
             return f"name a vertex that stays under the inputs of '{self.readers[0]}'"
         line = self.line or self.removed
         return (
-            "name what the model returns instead, outputs: [VERTEX], if the reader is to go too; "
+            f"name what the model returns instead, outputs: [{self.unread}], if the reader is to go "
+            "too; "
             f"else write remove: {{{line}: replace}} and add a '{line}'"
         )
 

@@ -9,6 +9,14 @@ from tlcompile.errors.base import did_you_mean, listed, nearest, one_line
 from tlcompile.errors.recipe import RecipeError
 
 
+# What other libraries call it
+_INFERRED = {"in", "in_features", "in_channels", "input_size", "input_dim", "num_features"}
+_SYNONYMS = {
+    "out_features": "out", "out_channels": "out", "units": "out", "filters": "out",
+    "kernel_size": "kernel", "rate": "p", "prob": "p",
+}  # fmt: skip
+
+
 @dataclass(eq=False, kw_only=True)
 class UnknownKeyError(RecipeError):
     """A key that this section does not have."""
@@ -29,6 +37,10 @@ class UnknownKeyError(RecipeError):
         return {"found": f"'{one_line(self.name)}'", "wanted": listed(near or self.known)}
 
     def fix(self) -> str:
+        if self.section.startswith("add.") and self.name in _INFERRED:
+            return "delete it: a layer's input width comes from what it reads"
+        if _SYNONYMS.get(self.name) in self.known:
+            return f"write {_SYNONYMS[self.name]}"
         close = nearest(self.name, self.known)
         if self.belongs and not close:
             return f"write {self.belongs[0]}"

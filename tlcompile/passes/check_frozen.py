@@ -60,7 +60,12 @@ class CheckFrozen(Pass):
             for source in node.all_input_nodes
             if name_of(source) in model_graph.frozen and source.op != "placeholder"
         ]
+        alone = (
+            name_of(node) not in model_graph.frozen and name_of(node) in model_graph.frozen_alone
+        )
         return FrozenEditError(
+            alone=alone,
+            key=("freeze", "only") if alone else (),
             name=name_of(node),
             edit=str(node.meta.get(FRESH, "fed by what is added")),
             inside=" and ".join(self.points),

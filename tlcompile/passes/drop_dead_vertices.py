@@ -59,7 +59,14 @@ class DropDeadVertices(Pass):
                     removed = name_of(node)
                     key = node.meta[DOOMED]
                     line = str(key[1]) if key[:1] == ("remove",) else ""
-                    raise DanglingError(removed=removed, readers=tuple(readers), line=line, key=key)
+                    found = [n for n in node.graph.nodes if FRESH in n.meta and not n.users]
+                    raise DanglingError(
+                        removed=removed,
+                        readers=tuple(readers),
+                        line=line,
+                        unread=name_of(found[-1]) if found else "VERTEX",
+                        key=key,
+                    )
 
     def _without_effect(self, node: fx.Node) -> NoEffectError:
         added = node.meta[FRESH] == "added"

@@ -24,7 +24,7 @@ CATEGORIES = ("0", "1", "2", "3", "4")
 
 # One grey channel of 8x8 pixels; mean and deviation of the digits 0-4 in [0, 1].
 SHAPE = (1, 8, 8)
-PREPROCESSING = Preprocessing(None, None, (0.305,), (0.378,), "bilinear", 1)
+PREPROCESSING = Preprocessing((8, 8), None, (0.305,), (0.378,), "bilinear", 1)
 
 
 def digits_net(num_classes: int = 5) -> nn.Module:

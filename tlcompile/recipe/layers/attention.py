@@ -26,7 +26,9 @@ class MultiHeadAttention(Biased):
     inherits_activation: ClassVar[bool] = False
     num_inputs: ClassVar[tuple[int, int]] = (1, 3)
     wants: ClassVar[str] = f"{_TOKENS}; num_heads divides the features of the query"
-    advice: ClassVar[str] = "write num_heads: 1, or read one vertex or three"
+    advice: ClassVar[str] = (
+        "read tokens (N, length, features), whose features num_heads divides: a map needs reshape and permute"
+    )
 
     layer: Literal["multi_head_attention"]
     num_heads: Positive = Field(description="Heads; must divide the features of the query.")

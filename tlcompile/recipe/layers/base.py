@@ -37,7 +37,9 @@ class Layer(Section):
 
     num_inputs: ClassVar[tuple[int, int]] = (1, 1)
     wants: ClassVar[str] = "any shape"
-    advice: ClassVar[str] = "put a global_pool or flatten before it, or read another vertex"
+    advice: ClassVar[str] = (
+        "read a vertex of such a shape; from a map, global_pool and flatten make features"
+    )
     reads_integers: ClassVar[bool] = False
 
     inputs: Names = Field(
