@@ -8,7 +8,6 @@ from typing import ClassVar
 from tlcompile.errors.base import did_you_mean, listed, nearest, one_line
 from tlcompile.errors.recipe import RecipeError
 
-
 # What other libraries call it
 _INFERRED = {"in", "in_features", "in_channels", "input_size", "input_dim", "num_features"}
 _SYNONYMS = {
