@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import pickle
+from typing import Any
 
 import pytest
 import torch
 from graph.tiny import TINY, Chain, recipe, shake
 
 from tlcompile.compiler import compile_recipe
+from tlcompile.errors.edits import ClassCountError
 from tlcompile.errors.graph import AlreadyCompiledError
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.model.saved import golden_sample
 
 
 def chain(freeze: str = "bn") -> CompiledModel:
@@ -126,3 +129,24 @@ def test_a_compiled_model_is_no_base() -> None:
     model = compile_recipe(recipe(head="keep", freeze="none"), base=Chain())
     with pytest.raises(AlreadyCompiledError, match=r"base: \{run: FOLDER\}"):
         compile_recipe(recipe(head="keep", freeze="none"), base=model)
+
+
+@pytest.mark.parametrize("count", [0, -1])
+def test_a_number_of_classes_is_at_least_one(count: int) -> None:
+    with pytest.raises(ClassCountError, match=f"cannot be {count}"):
+        compile_recipe(recipe(), base=Chain(), num_classes=count)
+
+
+class Several(Chain):
+    """It returns a tuple with a dictionary in it."""
+
+    def forward(self, x: torch.Tensor) -> Any:
+        scores = super().forward(x)
+        return scores, {"double": scores * 2}
+
+
+def test_the_golden_sample_has_every_tensor_that_is_returned() -> None:
+    model = compile_recipe(recipe(head="keep", freeze="none"), base=Several().eval())
+    golden = golden_sample(model)
+    first, second = (value for name, value in golden.items() if name.startswith("output."))
+    assert torch.equal(first * 2, second)

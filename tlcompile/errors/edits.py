@@ -313,6 +313,26 @@ class ClassesUnknownError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ClassCountError(GraphError):
+    """A number of classes that no data can have."""
+
+    slug: ClassVar[str] = "class-count"
+
+    found: int
+
+    def headline(self) -> str:
+        return f"the number of classes cannot be {self.found}"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": str(self.found), "wanted": "at least 1"}
+
+    def fix(self) -> str:
+        return (
+            "give as many as the data have: --classes N, or compile_recipe(recipe, num_classes=N)"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class OutputActivationError(GraphError):
     """Outputs are logits; the task applies softmax or sigmoid itself."""
 

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from tlcompile.errors.base import Span, TLCompileError
 from tlcompile.errors.training import GoldenMismatchError
@@ -65,7 +66,10 @@ def golden_sample(model: CompiledModel) -> dict[str, Tensor]:
     with torch.no_grad():
         returned = model(*(value.to(device) for value in inputs.values()))
     model.train(mode)
-    outputs = returned if isinstance(returned, dict) else {"output": returned}
+    outputs = {"output": returned}
+    if not isinstance(returned, Tensor):  # a dictionary, a tuple, or one in another
+        paths, _ = pytree.tree_flatten_with_path(returned)
+        outputs = {pytree.keystr(path): value for path, value in paths}
     given = {f"input.{name}": value for name, value in inputs.items()}
     return {**given, **{f"output.{k}": _on_disk(v) for k, v in outputs.items()}}
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from tlcompile.errors.base import raise_problems
-from tlcompile.errors.edits import ClassesUnknownError
+from tlcompile.errors.edits import ClassCountError, ClassesUnknownError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
@@ -118,8 +118,11 @@ def _known_logits(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> 
     """Return the number of logits; 0 where no layer asks for it.
 
     Raises:
+        ClassCountError: It is less than one.
         ClassesUnknownError: A layer is as wide as there are classes, and nobody says how many.
     """
+    if num_classes is not None and num_classes < 1:
+        raise ClassCountError(found=num_classes)
     if num_classes is not None:
         return num_logits(recipe, num_classes)
     asking = [v for v, layer in recipe.add.items() if getattr(layer, "out", None) == "classes"]

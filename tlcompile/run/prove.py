@@ -31,7 +31,7 @@ class Proof:
 def compile_phases(recipe: Recipe, classes: int | None) -> Proof:
     """Compile each phase without weights or data; unknown classes are replaced by a placeholder."""
     known = classes if classes is not None else known_classes(recipe)
-    width = known or PLACEHOLDER_CLASSES
+    width = PLACEHOLDER_CLASSES if known is None else known
     first, *later = (prove_recipe(phase, num_classes=width) for phase in recipe.phases())
     return Proof(recipe, first, known, tuple(later))
 
