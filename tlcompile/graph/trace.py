@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +17,7 @@ from torch import fx, nn
 from torch.utils import _pytree as pytree
 
 from tlcompile.errors.graph import NotTraceableError
+from tlcompile.graph.answers import Inputs, answer
 from tlcompile.graph.in_mode import follow_mode
 from tlcompile.graph.lost import (
     Lost,
@@ -26,7 +27,6 @@ from tlcompile.graph.lost import (
     watching,
     written_constant,
 )
-from tlcompile.graph.reach import ancestors
 
 CONSTANT = "constant"  # node.meta key: the values of a tensor that a forward writes down
 CALLER = "caller"  # node.meta key: qualified name of the module whose forward made the node
@@ -36,11 +36,6 @@ CONTAINERS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 _VARIABLE = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-
-
-VALUES_DECIDE = "the values of its data decide what it computes"
-
-Inputs = Mapping[str, tuple[int, ...]]  # shape of one sample, without the batch, by name
 
 
 @dataclass(frozen=True)
@@ -266,7 +261,7 @@ def _trace(
                     node.meta[CONSTANT] = written_constant(root, node)
                 return graph
             except _Asked as question:
-                answers.append(_answer(root, question.node, inputs))
+                answers.append(answer(root, question.node, inputs))
     except _CannotTrace:
         raise
     except Lost as lost:
@@ -303,35 +298,6 @@ def _refuse_odd_root(root: nn.Module, name: str) -> None:
             wanted="what it computes, said by its class alone",
             advice="remove the hooks or the attribute, or pass a module that calls this one",
         )
-
-
-def _answer(root: nn.Module, node: fx.Node, inputs: Inputs) -> bool:
-    """Answer a question about sizes.
-
-    Raises:
-        TraceError: It is about the values of the data, or about the size of the batch.
-    """
-    try:
-        one, other = (_on_meta(root, node, inputs, batch) for batch in (2, 3))
-    except Exception as cause:  # a meta tensor has no values, and says so in many ways
-        raise fx.proxy.TraceError(VALUES_DECIDE) from cause
-    if isinstance(one, bool) and one == other:
-        return one
-    raise fx.proxy.TraceError(VALUES_DECIDE)
-
-
-def _on_meta(root: nn.Module, wanted: fx.Node, inputs: Inputs, batch: int) -> Any:
-    """Compute a node from the inputs on; tensors are on meta, so only sizes are known."""
-    run = fx.Interpreter(root, graph=wanted.graph)
-    image, needed = next(iter(inputs.values())), ancestors([wanted])
-    with torch.no_grad():
-        for node in [n for n in wanted.graph.nodes if n in needed]:
-            if node.op == "placeholder":
-                shape = inputs.get(str(node.target), image)
-                run.env[node] = torch.empty((batch, *shape), device="meta")
-            else:
-                run.env[node] = run.run_node(node)
-    return run.env[wanted]
 
 
 def _first_line(cause: Exception) -> str:

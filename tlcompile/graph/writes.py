@@ -1,6 +1,6 @@
 """Functions and leaves that write into what they read: found by running them, then given a copy.
 
-`without_inplace` sees what torch itself writes; what stands inside a wrapped function or a leaf shows
+`in_place.py` sees what torch itself writes; what stands inside a wrapped function or a leaf shows
 only when it runs. Without a copy, a write that nothing reads the result of would be left out as dead,
 and one behind a freeze point would change stored features.
 """
@@ -11,7 +11,8 @@ import torch
 from torch import fx
 
 from tlcompile.errors.graph import NotTraceableError
-from tlcompile.graph.model_graph import ModelGraph, refuse_shared_memory
+from tlcompile.graph.in_place import refuse_shared_memory
+from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX, name_of
 from tlcompile.graph.shapes import VALUES, WRITES, record_shapes
 
