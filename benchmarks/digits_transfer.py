@@ -9,6 +9,7 @@ epoch on 449 images.
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import tempfile
 from pathlib import Path
@@ -39,6 +40,7 @@ def accuracies(overrides: list[str], epochs: int) -> list[float]:
 
 def main() -> None:
     """Print the table."""
+    argparse.ArgumentParser(description=__doc__).parse_args()
     print("epochs | " + " | ".join(f"{side}: mean (min to max)" for side in SIDES))
     for epochs in BUDGETS:
         cells = []

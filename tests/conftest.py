@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import socket
 import sys
@@ -21,6 +22,24 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture
 def update_goldens(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--update-goldens"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_cache_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Fixtures of a module run before those of a test."""
+    os.environ["TLCOMPILE_CACHE"] = str(tmp_path_factory.getbasetemp() / "caches" / "modules")
+
+
+@pytest.fixture(autouse=True)
+def own_cache(
+    request: pytest.FixtureRequest,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> None:
+    """Give each test a cache of its own, never the user's; it is made when something is stored."""
+    name = hashlib.sha256(request.node.nodeid.encode()).hexdigest()[:16]
+    root = tmp_path_factory.getbasetemp() / "caches" / name
+    monkeypatch.setenv("TLCOMPILE_CACHE", str(root))
 
 
 @pytest.fixture(autouse=True)

@@ -134,6 +134,12 @@ class PowerLossCalls(CountingCalls):
 
     _model_rmdir = _model_unlink
 
+    def _model_utime(self, _result: None, path: Path) -> None:
+        """Times are advice."""
+
+    def _model_flock(self, _result: None, fd: int, operation: int) -> None:
+        """A lock is not on the disk."""
+
     def disk_after_power_loss(self, place: Path, early: bool, early_inside: bool) -> None:
         """Write what the disk holds.
 

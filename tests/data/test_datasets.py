@@ -17,13 +17,13 @@ from PIL import Image
 
 from tlcompile.data import datasets
 from tlcompile.data.datasets import DOWNLOADS, default_root, extract, open_dataset
-from tlcompile.errors.data import (
+from tlcompile.errors.archives import (
     ChecksumError,
     DownloadError,
-    UnknownDatasetError,
     UnpackError,
     UnsafeArchiveError,
 )
+from tlcompile.errors.data import UnknownDatasetError
 from tlcompile.errors.run import RunError
 
 

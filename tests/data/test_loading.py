@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from tlcompile.data.augment import Augmentation
+from tlcompile.data.digests import digest
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
@@ -18,13 +19,14 @@ PREPROCESSING = Preprocessing(10, 8, (0.5,) * 3, (0.25,) * 3, "bilinear", 3)
 
 
 def make(count: int, *, slow: bool = False) -> Samples:
-    def read(index: int) -> Tensor:
+    def decode(index: int, data: bytes) -> Tensor:
         if slow:
             time.sleep(0.002 * ((index * 7) % 5))  # later images are ready first
-        values = torch.randint(256, (3, 12 + index % 3, 14), generator=_seeded(index))
+        values = torch.randint(256, (3, 12 + index % 3, 14), generator=_seeded(data[0]))
         return values.to(torch.uint8)
 
-    return Samples(tuple(map(str, range(count))), (0,) * count, ("a",), read)
+    names = tuple(map(str, range(count)))
+    return Samples(names, (0,) * count, ("a",), lambda index: bytes([index]), decode)
 
 
 def _seeded(index: int) -> torch.Generator:
@@ -43,7 +45,7 @@ def test_order_is_kept_whatever_the_workers(workers: int) -> None:
 @pytest.mark.parametrize("names", [("random_resized_crop", "horizontal_flip"), ("color_jitter",)])
 def test_augmentation_is_that_of_the_sample_not_of_its_position(names: tuple[str, ...]) -> None:
     def load(indices: list[int], workers: int) -> Tensor:
-        augmentation = Augmentation(names, 8, seed=0, epoch=2)
+        augmentation = Augmentation(names, 8, seed=0, view=2)
         return load_images(
             make(20), indices, PREPROCESSING, workers=workers, augmentation=augmentation
         )
@@ -52,14 +54,14 @@ def test_augmentation_is_that_of_the_sample_not_of_its_position(names: tuple[str
 
 
 def test_augmented_crop_is_only_normalised() -> None:
-    augmentation = Augmentation(("random_resized_crop",), 8, seed=0, epoch=0)
+    augmentation = Augmentation(("random_resized_crop",), 8, seed=0, view=0)
     loaded = load_images(make(3), [2], PREPROCESSING, workers=0, augmentation=augmentation)
-    wanted = PREPROCESSING.normalise(augmentation(make(3).read(2), 2))
+    wanted = PREPROCESSING.normalise(augmentation(make(3).read(2), digest(bytes([2]))))
     assert torch.equal(loaded[0], wanted)
 
 
 def test_augmented_without_crop_is_resized_and_cropped() -> None:
-    augmentation = Augmentation(("horizontal_flip",), 8, seed=0, epoch=0)
+    augmentation = Augmentation(("horizontal_flip",), 8, seed=0, view=0)
     loaded = load_images(make(9), range(9), PREPROCESSING, workers=0, augmentation=augmentation)
     assert loaded.shape == (9, 3, 8, 8)
 

@@ -13,7 +13,8 @@ def make(labels: str, classes: tuple[str, ...] = ("a", "b", "c")) -> Samples:
         ids=tuple(f"{i}.png" for i in range(len(labels))),
         labels=tuple(classes.index(name) for name in labels),
         classes=classes,
-        read=lambda i: torch.tensor([[[i]]], dtype=torch.uint8),
+        fetch=lambda i: bytes([i]),
+        decode=lambda i, data: torch.tensor([[[i if data == bytes([i]) else 255]]]).byte(),
     )
 
 

@@ -13,7 +13,8 @@ def make(*counts: int) -> Samples:
         ids=tuple(map(str, range(len(labels)))),
         labels=tuple(labels),
         classes=tuple("abcdefgh"[: len(counts)]),
-        read=lambda i: torch.tensor(i),
+        fetch=lambda i: bytes([i]),
+        decode=lambda _, data: torch.tensor(data[0]),
     )
 
 

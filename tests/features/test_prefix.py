@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
+import numpy as np
 import pytest
 import torch
 from tiny import TinyNet, make_recipe
 from torch import Tensor, nn
 
 from tlcompile.compiler import compile_recipe
-from tlcompile.features.prefix import Prefix, gather
+from tlcompile.features.prefix import Loader, Prefix, gather
 from tlcompile.features.sources import (
+    InMemory,
     KeptSource,
     LiveSource,
     chunk_batches,
     compute_rows,
-    fits_in_memory,
 )
 from tlcompile.model.compiled import CompiledModel
 
@@ -71,24 +70,29 @@ def test_a_last_batch_of_one_joins_the_one_before() -> None:
     assert chunk_batches([5], 4) == [[5]]
 
 
+def images_of(images: list[Tensor]) -> Loader:
+    """Load the images of views that are written down."""
+    return lambda pairs: torch.stack([images[view][sample] for sample, view in pairs])
+
+
 def views_of(images: list[Tensor], prefix: Prefix) -> KeptSource:
-    kept = compute_rows(
-        lambda indices, view: images[view][list(indices)], prefix, 6, views=len(images)
-    )
-    return KeptSource(kept, torch.arange(6), seed=1)
+    views = len(images)
+    rows = compute_rows(images_of(images), prefix, 6, views=views)
+    return KeptSource(InMemory(rows), torch.arange(6), views, seed=1)
+
+
+def row_of(kept: KeptSource, sample: int, view: int) -> Tensor:
+    return kept.rows.gather(np.array([sample * kept.views + view]))[0]
 
 
 def test_a_cached_view_is_the_live_augmentation_of_that_view() -> None:
-    model, prefix = tiny_model(), Prefix(tiny_model(), 4, CPU)
-    prefix = Prefix(model, 4, CPU)
+    prefix = Prefix(tiny_model(), 4, CPU)
     images = [torch.randn(6, 3, 16, 16) for _ in range(3)]  # what an epoch of augmentation gives
     kept = views_of(images, prefix)
     for view in range(3):
-        live = LiveSource(
-            lambda indices, epoch: images[epoch][list(indices)], prefix, torch.arange(6)
-        )
+        live = LiveSource(images_of(images), prefix, torch.arange(6))
         ((rows, labels),) = live.batches(range(6), 6, view)
-        assert torch.equal(rows[0], kept.rows[view][0])
+        assert torch.equal(rows[0], torch.cat([row_of(kept, i, view) for i in range(6)]))
         assert labels.tolist() == list(range(6))
 
 
@@ -96,7 +100,7 @@ def test_each_epoch_draws_a_view_for_every_sample() -> None:
     prefix = Prefix(tiny_model(), 4, CPU)
     images = [torch.full((6, 3, 16, 16), float(view)) for view in range(3)]
     kept = views_of(images, prefix)
-    seen = {view: kept.rows[view][0][0] for view in range(3)}
+    seen = {view: row_of(kept, 0, view)[0] for view in range(3)}
     drawn = []
     for epoch in range(20):
         rows = torch.cat([r[0] for r, _ in kept.batches([3, 1, 0, 2, 5, 4], 4, epoch)])
@@ -122,24 +126,3 @@ def test_views_of_one_storage_are_copied_apart() -> None:
     model = compile_recipe(recipe, Halves())
     rows = Prefix(model, 4, CPU)(torch.randn(6, 3, 8, 8))
     assert len({tensor.untyped_storage().data_ptr() for tensor in rows}) == len(rows)
-
-
-def test_memory_is_asked_for() -> None:
-    assert fits_in_memory(0, CPU)
-    assert not fits_in_memory(2**60, CPU)
-
-
-def test_what_does_not_fit_runs_live(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from tiny import make_pictures
-
-    from tlcompile.run import train
-
-    monkeypatch.setattr(train, "fits_in_memory", lambda _bytes, _device: False)
-    lines: list[str] = []
-    recipe = make_recipe(
-        base={"model": "digits_net", "size": 16},
-        data=str(make_pictures(tmp_path / "data")),
-        fine_tune={"epochs": 1},
-    )
-    train.train_recipe(recipe, tmp_path / "run", base=TinyNet(), say=lines.append)
-    assert any("do not fit in memory, run live" in line for line in lines)

@@ -197,13 +197,16 @@ def test_a_module_that_cannot_be_traced_is_one_vertex_and_named() -> None:
     assert torch.equal(model.eval().suffix(*model.prefix(x)), module.eval()(x))
 
 
-@pytest.mark.parametrize(
-    ("freeze", "slug"), [("steps.1.inner", "inside-leaf"), ("steps.1", "not-splittable")]
-)
-def test_what_only_data_can_tell_is_refused_where_it_matters(freeze: str, slug: str) -> None:
+def test_a_freeze_point_inside_one_vertex_is_refused() -> None:
     with pytest.raises(TLCompileError) as caught:
-        compile_recipe(recipe(freeze, "keep"), base=ValueBelow())
-    assert caught.value.slug == slug
+        compile_recipe(recipe("steps.1.inner", "keep"), base=ValueBelow())
+    assert caught.value.slug == "inside-leaf"
+
+
+def test_what_only_data_can_tell_is_frozen_and_runs_in_every_step() -> None:
+    model = compile_recipe(recipe("steps.1", "keep"), base=ValueBelow())
+    assert [b.vertex for b in model.boundary] == ["steps.0"]
+    assert "what 'steps.1' computes depends on the data" in model.summary.notes[-1]
 
 
 def test_hooks_run_with_their_module_and_not_while_it_is_traced() -> None:

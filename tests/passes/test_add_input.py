@@ -53,7 +53,7 @@ def test_an_added_input_is_the_last_argument() -> None:
 def test_a_raw_input_of_the_suffix_crosses_as_it_is() -> None:
     model = compile_recipe(recipe_of(FUSED), base=Chain(), num_classes=3).eval()
     x, meta = torch.randn(2, 3, 16, 16), torch.randn(2, 4)
-    assert [b.vertex for b in model.boundary] == ["meta", "relu"]
+    assert [b.vertex for b in model.boundary] == ["meta", "flatten"]
     crossing = model.prefix(x, meta)
     assert crossing[0] is meta
     assert torch.equal(model.suffix(*crossing), model(x, meta))
@@ -103,7 +103,7 @@ def test_inputs_of_a_users_module_are_declared_by_name() -> None:
     x, meta = torch.randn(2, 3, 16, 16), torch.randn(2, 4)
     assert torch.equal(model(x, meta), base(x, meta))
     assert torch.equal(model.suffix(*model.prefix(x, meta)), base(x, meta))
-    assert [b.vertex for b in model.boundary] == ["meta", "image"]
+    assert [b.vertex for b in model.boundary] == ["meta", "flatten"]
 
 
 def test_an_input_without_a_shape_is_named() -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from torchvision.models import get_model
 
 from tlcompile.compiler import compile_opened, prove_recipe
-from tlcompile.errors.graph import InsideLeafError, NotSplittableError
+from tlcompile.errors.graph import InsideLeafError
 from tlcompile.zoo.base import base_from_module
 from tlcompile.zoo.detection import Detector
 from tlcompile.zoo.torchvision import DETECTION, open_torchvision
@@ -73,9 +73,17 @@ def test_a_recipe_that_points_inside_a_leaf_is_refused() -> None:
         prove_recipe(recipe(base={"model": QUICK}, head="keep", freeze={"upto": ["rpn.head"]}))
 
 
-def test_proposals_cannot_be_kept() -> None:
-    with pytest.raises(NotSplittableError):
-        prove_recipe(recipe(base={"model": QUICK}, head="keep", freeze={"upto": ["rpn"]}))
+def test_frozen_proposals_are_computed_in_every_step() -> None:
+    x, opened = torch.rand(2, 3, 96, 96), base_from_module(Detector(plain(QUICK)), 96)
+    model = compile_opened(sections("rpn"), opened, None).eval()
+    assert {"x", "backbone.fpn.layer_blocks.0.0"} <= {b.vertex for b in model.boundary}
+    assert "what 'rpn' computes depends on the data" in model.summary.notes[-1]
+    with torch.no_grad():
+        found, halves = model(x), model.suffix(*model.prefix(x))
+    assert all(torch.equal(a[k], b[k]) for a, b in zip(found, halves, strict=True) for k in a)
+    model.train()
+    assert not model.rpn.training
+    assert model.roi_heads.training
 
 
 def test_the_size_is_the_transforms() -> None:

@@ -1,9 +1,9 @@
-"""Random changes to training images, each a pure function of (seed, epoch, index)."""
+"""Random changes to images, each a pure function of (seed, view, the image's stored bytes)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from torchvision.transforms.v2 import functional as F  # noqa: N812, torchvision
 from tlcompile.data.samples import generator
 from tlcompile.errors.data import UnknownAugmentationError
 
+VERSION = 1  # of the changes below; count it up with any change to what they do to a pixel
 CROP_SCALE = (0.08, 1.0)  # share of the image's area; torchvision's RandomResizedCrop
 CROP_RATIO = (3 / 4, 4 / 3)  # width / height; the same
 CROP_TRIES = 10
@@ -79,6 +80,14 @@ def _rotation(image: Tensor, _size: int, random: torch.Generator) -> Tensor:
     return rotated
 
 
+def _mirror(image: Tensor, _size: int, _random: torch.Generator) -> Tensor:
+    return image.flip(-1)
+
+
+def _upside_down(image: Tensor, _size: int, _random: torch.Generator) -> Tensor:
+    return image.flip(-2)
+
+
 AUGMENTATIONS: MappingProxyType[str, Augment] = MappingProxyType(
     {
         "random_resized_crop": _random_resized_crop,
@@ -88,31 +97,36 @@ AUGMENTATIONS: MappingProxyType[str, Augment] = MappingProxyType(
         "rotation": _rotation,
     }
 )
+# Not for recipes, which name the random ones: what views of flips alone are made of.
+EXACT: MappingProxyType[str, Augment] = MappingProxyType(
+    {"mirror": _mirror, "upside_down": _upside_down}
+)
 SIZING = frozenset({"random_resized_crop"})  # these give the size that the model wants
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What one epoch does to its images; called as `augmentation(image, index)`.
+    """What one view, or one epoch, does to images; called as `augmentation(image, key)`.
 
     Args:
-        names: Names in `AUGMENTATIONS`, done in this order.
+        names: Names in `AUGMENTATIONS` or `EXACT`, done in this order.
         size: Side of the square that the model wants.
-        seed: Decides all draws, with the epoch and the sample's index.
-        epoch: Counts from 0.
+        seed: Decides all draws, with the view and the sample's key; two seeds, where the run's own
+            takes part.
+        view: Counts from 0; an epoch, where nothing is kept.
 
     Raises:
-        UnknownAugmentationError: A name is not in `AUGMENTATIONS`.
+        UnknownAugmentationError: There is no augmentation of a name.
     """
 
     names: tuple[str, ...]
     size: int
-    seed: int
-    epoch: int
+    seed: int | tuple[int, int]
+    view: int
 
     def __post_init__(self) -> None:
         for name in self.names:
-            if name not in AUGMENTATIONS:
+            if name not in AUGMENTATIONS and name not in EXACT:
                 raise UnknownAugmentationError(name=name, names=tuple(AUGMENTATIONS))
 
     @property
@@ -120,21 +134,28 @@ class Augmentation:
         """Say whether the result has its final size, so that resizing it again is wrong."""
         return not SIZING.isdisjoint(self.names)
 
-    def __call__(self, image: Tensor, index: int) -> Tensor:
-        """Change the sample `index` as this epoch does."""
+    @property
+    def tag(self) -> str:
+        """Return all that decides what becomes of an image's pixels."""
+        names = ", ".join(self.names)
+        if EXACT.keys() >= set(self.names):
+            return f"augment {VERSION}: {names}"
+        seed = f"size {self.size}, seed {self.seed}, view {self.view}"
+        return f"augment {VERSION}: {names}; {seed}"
+
+    def __call__(self, image: Tensor, key: bytes) -> Tensor:
+        """Change one image; the global random state is neither read nor moved.
+
+        Args:
+            image: The image as it was decoded.
+            key: SHA-256 of its stored bytes: other images, names and places change no draw.
+
+        Shape:
+            in: (C, H, W) uint8   out: (C, size, size) uint8 with a crop, else as it came in
+        """
         for name in self.names:
             # One generator a name: adding a flip leaves the crops as they were.
-            random = generator(self.seed, self.epoch, index, name)
-            image = AUGMENTATIONS[name](image, self.size, random)
+            random = generator(self.seed, self.view, key.hex(), name)
+            change = AUGMENTATIONS.get(name) or EXACT[name]
+            image = change(image, self.size, random)
         return image
-
-
-def augment(
-    image: Tensor, names: Sequence[str], size: int, *, seed: int, epoch: int, index: int
-) -> Tensor:
-    """Change one image at random; the global random state is neither read nor moved.
-
-    Shape:
-        in: (C, H, W) uint8   out: (C, size, size) uint8 with a crop, else as it came in
-    """
-    return Augmentation(tuple(names), size, seed, epoch)(image, index)

@@ -27,13 +27,13 @@ from tlcompile.data.digits import load_digits
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.samples import Samples
 from tlcompile.durable import make_folder, replacing, write_file
-from tlcompile.errors.data import (
+from tlcompile.errors.archives import (
     ChecksumError,
     DownloadError,
-    UnknownDatasetError,
     UnpackError,
     UnsafeArchiveError,
 )
+from tlcompile.errors.data import UnknownDatasetError
 
 TIMEOUT = 30.0  # seconds without a byte
 CHUNK = 1 << 20  # bytes

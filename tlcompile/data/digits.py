@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
 from tlcompile.data.samples import Samples
 
 FILE = Path(__file__).with_name("digits.safetensors")
+SIDE = 8
 STROKES = 16  # each value counts the dark pixels of a 4 x 4 block, 0..16
 
 
@@ -33,9 +35,15 @@ def load_digits(channels: int = 1) -> Samples:
         ids=tuple(f"digits/{index:04d}" for index in range(len(labels))),
         labels=labels,
         classes=tuple("0123456789"),
-        read=partial(_read, images, channels),
+        fetch=partial(_fetch, images),
+        decode=partial(_decode, channels),
     )
 
 
-def _read(images: Tensor, channels: int, index: int) -> Tensor:
-    return images[index].expand(channels, -1, -1).contiguous()
+def _fetch(images: Tensor, index: int) -> bytes:
+    return images[index].numpy().tobytes()
+
+
+def _decode(channels: int, _index: int, data: bytes) -> Tensor:
+    image = torch.frombuffer(bytearray(data), dtype=torch.uint8).view(1, SIDE, SIDE)
+    return image.expand(channels, -1, -1).contiguous()

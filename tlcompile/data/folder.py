@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import os
-from functools import partial
 from pathlib import Path
 
-from torch import Tensor
-
-from tlcompile.data.images import read_image
+from tlcompile.data.images import decode_image, read_bytes
 from tlcompile.data.samples import Samples
 from tlcompile.errors.base import nearest
 from tlcompile.errors.data import (
@@ -97,12 +94,20 @@ def _later_split(root: Path, classes: tuple[str, ...], channels: int) -> Samples
 def _samples(found: dict[Path, list[str]], classes: tuple[str, ...], channels: int) -> Samples:
     paths = tuple(path for inside in found.values() for path in inside)
     labels = (classes.index(folder.name) for folder, inside in found.items() for _ in inside)
-    read = partial(_read, paths, channels)
-    return Samples(ids=paths, labels=tuple(labels), classes=classes, read=read)
+    return file_samples(paths, tuple(labels), classes, channels)
 
 
-def _read(paths: tuple[str, ...], channels: int, index: int) -> Tensor:
-    return read_image(paths[index], channels)
+def file_samples(
+    paths: tuple[str, ...], labels: tuple[int, ...], classes: tuple[str, ...], channels: int
+) -> Samples:
+    """Make samples of image files; none is opened yet."""
+    return Samples(
+        ids=paths,
+        labels=labels,
+        classes=classes,
+        fetch=lambda index: read_bytes(paths[index]),
+        decode=lambda index, data: decode_image(data, paths[index], channels),
+    )
 
 
 def _folders(root: Path) -> list[Path]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import os
+import stat
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,6 +14,7 @@ import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from tlcompile.durable.system import open_to_read
 from tlcompile.errors.data import (
     TooManyPixelsError,
     UnreadableImagesError,
@@ -20,6 +24,7 @@ from tlcompile.errors.data import (
 # Pillow knows about 50 formats; each further one is another parser for a stranger's bytes.
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
 MAX_PIXELS = 89_478_485  # 256 MiB of RGB; Pillow warns there, we stop
+MAX_BYTES = 1 << 29  # of a file; twice the RGB of MAX_PIXELS
 WHITE = (255, 255, 255, 255)
 
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
@@ -28,33 +33,81 @@ _PIL_MODE = {1: "L", 3: "RGB"}
 
 
 def read_image(path: str | Path, channels: int = 3) -> Tensor:
-    """Read one image upright, as RGB or grey.
+    """Read and decode one file.
+
+    Raises:
+        UnreadableImagesError: As `read_bytes` and `decode_image`.
+        UnsupportedImageError: As `decode_image`.
+        TooManyPixelsError: As `decode_image`.
+
+    Shape:
+        out: (channels, H, W) uint8
+    """
+    return decode_image(read_bytes(path), str(path), channels)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """Read a file whole, so that what is hashed is what is decoded.
+
+    Raises:
+        UnreadableImagesError: It is missing, no plain file, too large, or may not be read.
+    """
+    try:
+        with open(path, "rb", buffering=0, opener=open_to_read) as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise _unreadable(path, "it is no plain file")
+            if status.st_size > MAX_BYTES:
+                raise _unreadable(path, f"{status.st_size:,} bytes, more than {MAX_BYTES:,}")
+            return file.read()
+    except OSError as cause:
+        raise _unreadable(path, _why_not_read(path, cause)) from cause
+
+
+def _why_not_read(path: str | Path, cause: OSError) -> str:
+    match cause:
+        case FileNotFoundError():
+            broken = os.path.islink(path)
+            return "it links to a file that is not there" if broken else "there is no such file"
+        case IsADirectoryError():
+            return "it is a folder"
+        case PermissionError():
+            return "it may not be read"
+        case _:
+            return cause.strerror or type(cause).__name__
+
+
+def _unreadable(path: str | Path, reason: str) -> UnreadableImagesError:
+    return UnreadableImagesError(images=((str(path), reason),))
+
+
+def decode_image(data: bytes, name: str, channels: int = 3) -> Tensor:
+    """Decode one image, upright, as RGB or grey.
 
     EXIF orientation is applied. Transparent pixels are laid on white, as a page shows them.
     CMYK, palettes and the like are converted by Pillow, without colour profiles. Of an animation
     the first frame is read. 16-bit grey is scaled, not clipped.
 
     Raises:
-        UnreadableImagesError: The file is missing, cut short, damaged or of another format.
+        UnreadableImagesError: It is empty, cut short, damaged or of another format.
         UnsupportedImageError: 32-bit and floating-point pixels, whose range is not known.
         TooManyPixelsError: More than `MAX_PIXELS`, by the header, before anything is decoded.
 
     Shape:
         out: (channels, H, W) uint8
     """
-    name = str(path)
+    if not data:
+        raise _unreadable(name, "it is empty")
     try:
         # The first frame only, and never ImageFile.LOAD_TRUNCATED_IMAGES: it fills with grey.
-        with Image.open(path, formats=FORMATS) as image:
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return _pixels(image, name, channels)
     except (UnsupportedImageError, TooManyPixelsError):
         raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as cause:
         raise TooManyPixelsError(path=name, size="too many", limit=MAX_PIXELS) from cause
-    except FileNotFoundError as cause:
-        raise UnreadableImagesError(images=((name, "there is no such file"),)) from cause
     except Exception as cause:  # Pillow's parsers raise nearly every type on damaged bytes.
-        raise UnreadableImagesError(images=((name, _reason(cause)),)) from cause
+        raise _unreadable(name, _reason(cause)) from cause
 
 
 def check_images(paths: Iterable[str | Path], workers: int) -> None:
@@ -83,14 +136,15 @@ def _pixels(image: Image.Image, name: str, channels: int) -> Tensor:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         raise TooManyPixelsError(path=name, size=size, limit=MAX_PIXELS)
-    image = ImageOps.exif_transpose(image)
+    ImageOps.exif_transpose(image, in_place=True)  # else it copies what is upright, too
     if image.mode.startswith("I;16"):
         return _sixteen_bit(image, channels)
     if image.mode not in _EIGHT_BIT + _WITH_ALPHA:
         raise UnsupportedImageError(path=name, mode=image.mode)
     if image.mode in _WITH_ALPHA or "transparency" in image.info:
         image = _on_white(image)
-    array = np.array(image.convert(_PIL_MODE[channels]))
+    wanted = _PIL_MODE[channels]
+    array = np.array(image if image.mode == wanted else image.convert(wanted))
     return torch.from_numpy(array.reshape(image.height, image.width, channels)).permute(2, 0, 1)
 
 

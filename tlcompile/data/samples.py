@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,22 +14,32 @@ from tlcompile.errors.data import TooFewImagesError, UnknownClassError
 
 @dataclass(frozen=True)
 class Samples:
-    """Images with labels; `read(i)` gives image i as uint8 (C, H, W).
+    """Images with labels, in two steps, so that the bytes that are hashed are those that are decoded.
 
     Args:
         ids: One name a sample: its path, or what a bundled data set calls it.
         labels: One position in `classes` a sample.
         classes: Class names; the order is the order of the model's outputs.
-        read: Reads one image; called from several threads at once.
+        fetch: Gives the stored bytes of a sample; called from several threads at once.
+        decode: Makes uint8 (C, H, W) of a sample's bytes; also from several threads.
     """
 
     ids: tuple[str, ...]
     labels: tuple[int, ...]
     classes: tuple[str, ...]
-    read: Callable[[int], Tensor]
+    fetch: Callable[[int], bytes]
+    decode: Callable[[int, bytes], Tensor]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def read(self, index: int) -> Tensor:
+        """Read one image.
+
+        Shape:
+            out: (C, H, W) uint8
+        """
+        return self.decode(index, self.fetch(index))
 
     def subset(self, indices: Sequence[int]) -> Samples:
         """Keep these samples, in this order; the classes stay as they are."""
@@ -38,7 +48,8 @@ class Samples:
             ids=tuple(self.ids[i] for i in chosen),
             labels=tuple(self.labels[i] for i in chosen),
             classes=self.classes,
-            read=lambda i: self.read(chosen[i]),
+            fetch=lambda i: self.fetch(chosen[i]),
+            decode=lambda i, data: self.decode(chosen[i], data),
         )
 
     def counts(self) -> dict[str, int]:
@@ -104,7 +115,7 @@ def _of_classes(samples: Samples, classes: tuple[str, ...]) -> Samples:
     label_of = {samples.classes.index(name): label for label, name in enumerate(classes)}
     kept = samples.subset([i for i, label in enumerate(samples.labels) if label in label_of])
     labels = tuple(label_of[label] for label in kept.labels)
-    return Samples(ids=kept.ids, labels=labels, classes=classes, read=kept.read)
+    return replace(kept, labels=labels, classes=classes)
 
 
 def _drawn(samples: Samples, per_class: int, seed: int) -> Samples:

@@ -7,26 +7,40 @@ folder of files that belong together; its manifest.json has the size and SHA-256
 
     system.py        the table of system calls, and OSErrors as errors that say what to do
     leftovers.py     names of temporary files, and whose they are
-    files.py         write_file, replacing, append_line, make_folder
+    files.py         write_file, replacing, append_line, make_folder, touch, put_aside
     manifest.py      verify_folder, read_verified
+    locks.py         take_lock
     generations.py   commit_folder, recover, sweep_temporaries
 """
 
-from tlcompile.durable.files import append_line, make_folder, replacing, write_file
+from tlcompile.durable.files import (
+    append_line,
+    make_folder,
+    put_aside,
+    replacing,
+    touch,
+    write_file,
+)
 from tlcompile.durable.generations import commit_folder, recover, sweep_temporaries
-from tlcompile.durable.leftovers import remove_folder
+from tlcompile.durable.leftovers import remove_at_once, remove_folder
+from tlcompile.durable.locks import Lock, take_lock
 from tlcompile.durable.manifest import MANIFEST, read_verified, verify_folder
 
 __all__ = [
     "MANIFEST",
+    "Lock",
     "append_line",
     "commit_folder",
     "make_folder",
+    "put_aside",
     "read_verified",
     "recover",
+    "remove_at_once",
     "remove_folder",
     "replacing",
     "sweep_temporaries",
+    "take_lock",
+    "touch",
     "verify_folder",
     "write_file",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,15 +31,19 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[BinaryIO]:
+def replacing(path: Path, needed: int = 0) -> Iterator[BinaryIO]:
     """Open a stream whose bytes take the file's place when the block ends well.
 
     When the block raises, the file stays as it was. The stream can write and nothing else.
 
+    Args:
+        path: The file's name.
+        needed: Bytes that it will have, where they are known: a full disk is told with them.
+
     Raises:
         RunError: As `write_file`; exceptions of the block itself pass through as they are.
     """
-    with _replacing(path, 0) as stream:
+    with _replacing(path, needed) as stream:
         yield cast(BinaryIO, stream)
 
 
@@ -168,3 +173,31 @@ def make_folder(path: Path) -> None:
             if not os.path.isdir(path):
                 raise
         system.calls.fsync_dir(path.parent)
+
+
+def touch(path: Path) -> None:
+    """Note that a file has been used now, in its time of change.
+
+    Raises:
+        RunError: As `write_file`.
+    """
+    with typed(path):
+        system.calls.utime(path)
+
+
+def put_aside(path: Path, folder: Path) -> Path | None:
+    """Move a file out of the way, under a name of its own; None when another process was quicker.
+
+    Raises:
+        RunError: As `write_file`.
+    """
+    make_folder(folder)
+    aside = folder / f"{path.name}.{secrets.token_hex(4)}"
+    with typed(path):
+        try:
+            system.calls.replace(path, aside)
+        except FileNotFoundError:
+            return None
+        system.calls.fsync_dir(folder)
+        system.calls.fsync_dir(path.parent)
+    return aside

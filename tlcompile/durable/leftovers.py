@@ -82,6 +82,19 @@ def remove_folder(folder: Path) -> None:
         _ignore_missing(system.calls.rmdir, folder)
 
 
+def remove_at_once(folder: Path) -> None:
+    """Remove a folder so that nobody sees half of it: it is renamed first.
+
+    Raises:
+        RunError: The disk did not let it; what is left has a name that a sweep takes.
+    """
+    with temporary_for(folder) as temporary:
+        with typed(folder):
+            system.calls.replace(folder, temporary)
+            system.calls.fsync_dir(folder.parent)
+        remove_folder(temporary)
+
+
 def remove(path: Path) -> None:
     """Remove a file, a link or a folder, if it is there.
 

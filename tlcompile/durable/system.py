@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -62,8 +63,24 @@ class SystemCalls:
         """Remove an empty folder."""
         os.rmdir(path)
 
+    def utime(self, path: Path) -> None:
+        """Set a file's time to now."""
+        os.utime(path)
+
+    def flock(self, fd: int, operation: int) -> None:
+        """Lock a file for all processes of this machine, or give it free; never waits."""
+        fcntl.flock(fd, operation | fcntl.LOCK_NB)
+
 
 calls = SystemCalls()  # always read as `system.calls`, so that a test can put another one here
+
+
+def open_to_read(path: str, flags: int) -> int:
+    """Open for reading at once, as `opener` of Python's `open`.
+
+    A pipe would else be opened when somebody writes to it, which may be never; files do not differ.
+    """
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 @contextmanager
@@ -90,6 +107,7 @@ def reason(error: OSError) -> str:
 
 
 def _free_bytes(folder: Path) -> int | None:
+    folder = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)
     try:
         disk = os.statvfs(folder)
     except OSError:

@@ -4,7 +4,7 @@
     |-- RecipeError   the file or command line is wrong      -> edit the YAML   recipe.py, schema.py
     |-- GraphError    the recipe does not fit the base       -> edit the YAML   graph.py, edits.py
     |-- WeightsError  tensors do not fit or cannot be had    -> pick weights    weights.py
-    |-- DataError     images or folders are not as promised  -> mend the data   data.py
+    |-- DataError     images or folders are not as promised  -> mend the data   data.py, archives.py
     |-- RunError      the machine or the run does not fit    -> change the run  run.py, training.py,
     |                                                                           finding.py, ancestry.py
     |-- PassBrokePromiseError  a pass broke its promise      -> we fix it       graph.py

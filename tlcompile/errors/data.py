@@ -12,12 +12,14 @@ PATH_LIMIT = 400  # characters; a shortened path cannot be pasted
 LAYOUT = "train/<class>/... and val/<class>/..., or <class>/... alone"
 
 
-def _path(path: str) -> str:
+def shown(path: str) -> str:
+    """Show a path in one line, long enough to be pasted."""
     return one_line(path, PATH_LIMIT)
 
 
-def _quoted(path: str) -> str:
-    return shlex.quote(_path(path))
+def quoted(path: str) -> str:
+    """Quote a path for a shell."""
+    return shlex.quote(shown(path))
 
 
 @dataclass(eq=False, kw_only=True)
@@ -36,14 +38,14 @@ class MissingFolderError(DataError):
     near: tuple[str, ...]
 
     def headline(self) -> str:
-        return f"there is no folder '{_path(self.path)}'"
+        return f"there is no folder '{shown(self.path)}'"
 
     def facts(self) -> dict[str, str]:
-        return {"near": listed([_path(path) for path in self.near])} if self.near else {}
+        return {"near": listed([shown(path) for path in self.near])} if self.near else {}
 
     def fix(self) -> str:
         if self.near:
-            return f"did you mean '{_path(self.near[0])}'?"
+            return f"did you mean '{shown(self.near[0])}'?"
         return "name the folder from the current directory on, or from / on"
 
 
@@ -57,7 +59,7 @@ class EmptyClassError(DataError):
     classname: str
 
     def headline(self) -> str:
-        return f"class '{one_line(self.classname)}' has no image in '{_path(self.folder)}'"
+        return f"class '{one_line(self.classname)}' has no image in '{shown(self.folder)}'"
 
     def facts(self) -> dict[str, str]:
         return {"wanted": "at least one .jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff file"}
@@ -65,7 +67,7 @@ class EmptyClassError(DataError):
     def fix(self) -> str:
         # Hidden folders are no classes, and nothing is lost of what may lie in this one.
         parent, _, name = self.folder.rpartition("/")
-        return f"add images, or hide it:\nmv {_quoted(self.folder)} {_quoted(f'{parent}/.{name}')}"
+        return f"add images, or hide it:\nmv {quoted(self.folder)} {quoted(f'{parent}/.{name}')}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -78,13 +80,13 @@ class NoImagesError(DataError):
     loose: int  # images that lie in the folder itself, in no class
 
     def headline(self) -> str:
-        return f"'{_path(self.path)}' has no class folders with images"
+        return f"'{shown(self.path)}' has no class folders with images"
 
     def facts(self) -> dict[str, str]:
         return {"found": f"images outside of any class folder: {self.loose}", "wanted": LAYOUT}
 
     def fix(self) -> str:
-        return f"make one folder a class, as in {_quoted(self.path + '/ants/1.jpg')}"
+        return f"make one folder a class, as in {quoted(self.path + '/ants/1.jpg')}"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -98,7 +100,7 @@ class UnknownClassError(DataError):
     place: str
 
     def headline(self) -> str:
-        return f"class '{one_line(self.names[0])}' of {_path(self.place)} is not a training class"
+        return f"class '{one_line(self.names[0])}' of {shown(self.place)} is not a training class"
 
     def facts(self) -> dict[str, str]:
         return {
@@ -121,22 +123,42 @@ class UnreadableImagesError(DataError):
 
     def headline(self) -> str:
         if len(self.images) == 1:
-            return f"image '{_path(self.images[0][0])}' cannot be read"
+            return f"image '{shown(self.images[0][0])}' cannot be read"
         return f"{len(self.images)} images cannot be read"
 
     def facts(self) -> dict[str, str]:
-        shown = [f"{_path(path)}: {one_line(reason)}" for path, reason in self.images]
-        if len(shown) > LIST_LIMIT:
-            shown[LIST_LIMIT:] = [f"... ({len(shown)} in all)"]
-        return {"found": "\n".join(shown)}
+        lines = [f"{shown(path)}: {one_line(reason)}" for path, reason in self.images]
+        if len(lines) > LIST_LIMIT:
+            lines[LIST_LIMIT:] = [f"... ({len(lines)} in all)"]
+        return {"found": "\n".join(lines)}
 
     def fix(self) -> str:
-        moves = [f"mv {_quoted(path)} {_quoted(path + '.bad')}" for path, _ in self.images]
+        moves = [f"mv {quoted(path)} {quoted(path + '.bad')}" for path, _ in self.images]
         return "\n".join(["mend them, or put them aside:", *moves[:LIST_LIMIT]])
 
     def reason(self) -> str:
         """Say why the first image cannot be read, without its path."""
         return self.images[0][1]
+
+
+@dataclass(eq=False, kw_only=True)
+class ImageChangedError(DataError):
+    """An image is not the one that was hashed when the run began."""
+
+    slug: ClassVar[str] = "image-changed"
+
+    path: str
+    found: str
+    wanted: str
+
+    def headline(self) -> str:
+        return f"image '{shown(self.path)}' changed while it was used"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"sha256 {self.found}", "wanted": f"sha256 {self.wanted}"}
+
+    def fix(self) -> str:
+        return "run the same command again; it reads the image anew"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -149,7 +171,7 @@ class UnsupportedImageError(DataError):
     mode: str
 
     def headline(self) -> str:
-        return f"image '{_path(self.path)}' has pixels of mode '{self.mode}'"
+        return f"image '{shown(self.path)}' has pixels of mode '{self.mode}'"
 
     def facts(self) -> dict[str, str]:
         return {
@@ -176,13 +198,13 @@ class TooManyPixelsError(DataError):
     limit: int
 
     def headline(self) -> str:
-        return f"image '{_path(self.path)}' is too large to decode"
+        return f"image '{shown(self.path)}' is too large to decode"
 
     def facts(self) -> dict[str, str]:
         return {"found": f"{self.size} pixels", "wanted": f"at most {self.limit} pixels"}
 
     def fix(self) -> str:
-        aside = f"mv {_quoted(self.path)} {_quoted(self.path + '.bad')}"
+        aside = f"mv {quoted(self.path)} {quoted(self.path + '.bad')}"
         return f"make it smaller, or put it aside:\n{aside}"
 
     def reason(self) -> str:
@@ -201,7 +223,7 @@ class MixedSizesError(DataError):
     wanted: tuple[int, ...]
 
     def headline(self) -> str:
-        return f"image '{_path(self.path)}' has another size than the ones before it"
+        return f"image '{shown(self.path)}' has another size than the ones before it"
 
     def facts(self) -> dict[str, str]:
         return {"found": _shape(self.found), "wanted": _shape(self.wanted)}
@@ -280,6 +302,33 @@ class UnknownAugmentationError(DataError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ViewCountError(DataError):
+    """Flips alone make a fixed number of views; the recipe asks for another."""
+
+    slug: ClassVar[str] = "view-count"
+    exit_code: ClassVar[int] = 2
+
+    names: tuple[str, ...]
+    found: int
+    wanted: int
+
+    def headline(self) -> str:
+        return f"{listed(self.names)} alone make {self.wanted} views of an image, not {self.found}"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": f"features.views: {self.found}",
+            "wanted": f"{self.wanted}: the image as it is, and each flip once",
+        }
+
+    def fix(self) -> str:
+        return (
+            f"write features: {{views: {self.wanted}}},"
+            " or features: {cache: off} without views, which draws flips in every epoch"
+        )
+
+
+@dataclass(eq=False, kw_only=True)
 class UnsupportedPreprocessingError(DataError):
     """The weights want their input prepared in a way that is not images in, one tensor out."""
 
@@ -300,91 +349,3 @@ class UnsupportedPreprocessingError(DataError):
 
     def fix(self) -> str:
         return "pick the weights of a classification, segmentation or video model"
-
-
-@dataclass(eq=False, kw_only=True)
-class DownloadError(DataError):
-    """A data set's archive cannot be fetched."""
-
-    slug: ClassVar[str] = "download"
-
-    url: str
-    archive: str
-    cause: str
-
-    def headline(self) -> str:
-        return f"'{one_line(self.url, PATH_LIMIT)}' cannot be downloaded"
-
-    def facts(self) -> dict[str, str]:
-        return {"cause": one_line(self.cause, PATH_LIMIT)}
-
-    def fix(self) -> str:
-        return f"try again, or fetch it by hand:\ncurl -L -o {_quoted(self.archive)} {self.url}"
-
-
-@dataclass(eq=False, kw_only=True)
-class ChecksumError(DataError):
-    """An archive is not the one whose digest we know."""
-
-    slug: ClassVar[str] = "checksum"
-
-    archive: str
-    found: str
-    wanted: str
-    published: bool  # else the wanted digest is that of the first download
-
-    def headline(self) -> str:
-        return f"archive '{_path(self.archive)}' is not the one we know"
-
-    def facts(self) -> dict[str, str]:
-        return {
-            "found": f"sha256 {self.found}",
-            "wanted": f"sha256 {self.wanted}",
-            "from": "its owner" if self.published else f"{_path(self.archive)}.sha256",
-        }
-
-    def fix(self) -> str:
-        archive = _quoted(self.archive)
-        if self.published:
-            return f"fetch it again: rm -f {archive}"
-        note = _quoted(f"{self.archive}.sha256")
-        return f"if you trust the new one, forget the old:\nrm -f {archive} {note}"
-
-
-@dataclass(eq=False, kw_only=True)
-class UnsafeArchiveError(DataError):
-    """An archive wants to write outside of its folder, or to fill the disk; nothing is kept."""
-
-    slug: ClassVar[str] = "unsafe-archive"
-
-    archive: str
-    member: str
-    danger: str
-
-    def headline(self) -> str:
-        return f"archive '{_path(self.archive)}' is not safe to unpack"
-
-    def facts(self) -> dict[str, str]:
-        return {"member": one_line(self.member, PATH_LIMIT), "found": self.danger}
-
-    def fix(self) -> str:
-        return f"delete it and fetch it from its owner: rm {_quoted(self.archive)}"
-
-
-@dataclass(eq=False, kw_only=True)
-class UnpackError(DataError):
-    """An archive ends early or does not decode; nothing is kept."""
-
-    slug: ClassVar[str] = "unpack"
-
-    archive: str
-    cause: str
-
-    def headline(self) -> str:
-        return f"archive '{_path(self.archive)}' cannot be unpacked"
-
-    def facts(self) -> dict[str, str]:
-        return {"cause": one_line(self.cause, PATH_LIMIT)}
-
-    def fix(self) -> str:
-        return f"fetch it again: rm -f {_quoted(self.archive)}"

@@ -177,26 +177,6 @@ class UnknownStageError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
-class NotSplittableError(GraphError):
-    """A value crosses the freeze point that a cache cannot hold."""
-
-    slug: ClassVar[str] = "not-splittable"
-
-    name: str
-    value: str
-    reason: str
-
-    def headline(self) -> str:
-        return f"the model cannot be split here: '{self.name}' crosses the freeze point"
-
-    def facts(self) -> dict[str, str]:
-        return {"found": f"{self.value}: {self.reason}", "wanted": "tensors with the batch first"}
-
-    def fix(self) -> str:
-        return "freeze up to the end of a block or a stage"
-
-
-@dataclass(eq=False, kw_only=True)
 class SharedModuleError(GraphError):
     """One module is called on both sides of the freeze point."""
 

@@ -7,15 +7,20 @@ training or in prediction, goes through the prefix in a chunk of exactly `chunk_
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
+from tlcompile.data.loading import Pair
 from tlcompile.model.compiled import CompiledModel
 
+T = TypeVar("T")
+
 Rows = tuple[Tensor, ...]  # one tensor (N, ...) for each boundary
+Loader = Callable[[Sequence[Pair]], Tensor]  # -> images (N, C, H, W)
 
 
 @dataclass(frozen=True)
@@ -26,29 +31,37 @@ class Prefix:
         model: The compiled model; without a frozen part, images are their own features.
         chunk_size: Images a pass.
         device: Where to compute.
+        hard: The frozen part compiled for speed; None: the model's own, which is `exact`.
     """
 
     model: CompiledModel
     chunk_size: int
     device: torch.device
+    hard: Callable[..., Rows] | None = None
 
-    def __call__(self, images: Tensor) -> Rows:
+    def __call__(self, *inputs: Tensor) -> Rows:
         """Compute the boundary rows of images, in order, in the layout that they came in.
 
         Shape:
-            in: (N, C, H, W), any N   out: one (N, *shape) for each boundary, on `device`
+            in: (N, C, H, W), any N; as many as the model has inputs
+            out: one (N, *shape) for each boundary, on `device`
         """
         if not self.model.boundary:
-            return (images.to(self.device),)
-        cuts = list(range(self.chunk_size, len(images), self.chunk_size))
-        chunks = [self._chunk(part) for part in torch.tensor_split(images, cuts)]
+            return tuple(tensor.to(self.device) for tensor in inputs)
+        cuts = list(range(self.chunk_size, len(inputs[0]), self.chunk_size))
+        parts = zip(*(torch.tensor_split(tensor, cuts) for tensor in inputs), strict=True)
+        chunks = [self._chunk(part) for part in parts]
         return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
 
-    def _chunk(self, images: Tensor) -> Rows:
-        count = len(images)
-        padding = images[-1:].expand(self.chunk_size - count, *images.shape[1:])
-        padded = torch.cat([images, padding]).to(self.device)
-        return tuple(_packed(tensor[:count]) for tensor in self.model.prefix(padded))
+    def _chunk(self, inputs: Rows) -> Rows:
+        count = len(inputs[0])
+        padded = [self._padded(tensor) for tensor in inputs]
+        computed = (self.hard or self.model.prefix)(*padded)
+        return tuple(_packed(tensor[:count]) for tensor in computed)
+
+    def _padded(self, tensor: Tensor) -> Tensor:
+        padding = tensor[-1:].expand(self.chunk_size - len(tensor), *tensor.shape[1:])
+        return torch.cat([tensor, padding]).to(self.device)
 
 
 def _packed(rows: Tensor) -> Tensor:
@@ -78,7 +91,7 @@ def _gather(tensor: Tensor, index: Tensor) -> Tensor:
     return tensor.permute(order).index_select(0, index).permute(inverse)
 
 
-def chunks_of(order: Sequence[int], size: int) -> Iterator[list[int]]:
+def chunks_of(order: Sequence[T], size: int) -> Iterator[list[T]]:
     """Yield consecutive runs of an order."""
     for start in range(0, len(order), size):
         yield list(order[start : start + size])

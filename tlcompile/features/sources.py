@@ -1,21 +1,20 @@
-"""Where a batch of boundary rows comes from: kept in memory, or computed live. Equal to the bit."""
+"""Where a batch of boundary rows comes from: kept, or computed live. Equal to the bit."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from tlcompile.data.loading import Pair
 from tlcompile.data.samples import generator
-from tlcompile.features.prefix import Prefix, Rows, chunks_of, gather
-
-MEMORY_SHARE = 0.5  # of the memory that is free now; the rest is for images, weights and gradients
-
-Loader = Callable[[Sequence[int], int], Tensor]  # (indices, epoch or view) -> images (N, C, H, W)
+from tlcompile.features.prefix import Loader, Prefix, Rows, chunks_of, gather
+from tlcompile.features.store import FeatureSet
 
 
 class Source(Protocol):
@@ -41,7 +40,7 @@ class LiveSource:
     it does not depend on what is being trained.
 
     Attributes:
-        load: Gives images for indices; augmentation is a function of the epoch, or of the view.
+        load: Reads images, each in its view, or as the epoch changes it.
         prefix: The frozen part.
         labels: (N,) class indices.
         views: Augmented views an image, of which each epoch draws one; None: an epoch is a view.
@@ -59,26 +58,30 @@ class LiveSource:
     ) -> Iterator[tuple[Rows, Tensor]]:
         """Yield (rows, labels) in the given order."""
         size = self.prefix.chunk_size if self.prefix.model.boundary else batch_size
-        chunks = chunks_of(order, size)
+        pairs = chunks_of(self._pairs(order, epoch), size)
         waiting: Rows = ()
         for batch in chunk_batches(order, batch_size):
             while not waiting or len(waiting[0]) < len(batch):
-                rows = self.prefix(self._images(next(chunks), epoch))
-                waiting = _joined(waiting, rows)
+                waiting = _joined(waiting, trainable(self.prefix(self.load(next(pairs)))))
             count = len(batch)
             device = waiting[0].device
             yield gather(waiting, range(count)), self.labels[batch].to(device)
             waiting = gather(waiting, range(count, len(waiting[0])))
 
-    def _images(self, chunk: list[int], epoch: int) -> Tensor:
+    def _pairs(self, order: Sequence[int], epoch: int) -> list[Pair]:
         if self.views is None:
-            return self.load(chunk, epoch)
-        drawn = draw_views(self.seed, epoch, len(self.labels), self.views)
-        return torch.cat([self.load([i], int(drawn[i])) for i in chunk])
+            return [(sample, epoch) for sample in order]
+        drawn = draw_views(self.seed, epoch, len(self.labels), self.views).tolist()
+        return [(sample, drawn[sample]) for sample in order]
 
 
 def _joined(first: Rows, second: Rows) -> Rows:
     return tuple(map(torch.cat, zip(first, second, strict=True))) if first else second
+
+
+def trainable(rows: Rows) -> Rows:
+    """Return rows as the trainable part reads them: half precision as fp32, in the same layout."""
+    return tuple(t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in rows)
 
 
 def chunk_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
@@ -93,34 +96,70 @@ def chunk_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
     return batches
 
 
+class Places(Protocol):
+    """Rows that can be taken by their places; that of a view is `sample * views + view`."""
+
+    def gather(self, places: NDArray[np.int64]) -> Rows:
+        """Return the rows at these places, in this order."""
+        ...
+
+
 @dataclass(frozen=True)
-class KeptSource:
-    """Rows computed once for an image, or once for each of its views.
+class InMemory:
+    """Rows in memory of their own."""
+
+    rows: Rows
+
+    def gather(self, places: NDArray[np.int64]) -> Rows:
+        """Return the rows at these places, in this order."""
+        return gather(self.rows, torch.from_numpy(places))
+
+
+@dataclass(frozen=True)
+class InStore:
+    """Rows in the store, read through memory maps: they take no memory of this process.
 
     Attributes:
-        rows: For each view, boundary rows of all samples, in order.
+        sets: One for each boundary.
+        locations: For each set, where in it each place is.
+        device: Where the rows go.
+    """
+
+    sets: Sequence[FeatureSet]
+    locations: Sequence[NDArray[np.int64]]
+    device: torch.device
+
+    def gather(self, places: NDArray[np.int64]) -> Rows:
+        """Return the rows at these places, in this order."""
+        found = zip(self.sets, self.locations, strict=True)
+        return tuple(one.gather(rows[places]).to(self.device) for one, rows in found)
+
+
+@dataclass(frozen=True)
+class KeptSource:
+    """Rows that were computed once for an image, or once for each of its views.
+
+    Attributes:
+        rows: Where they are.
         labels: (N,) class indices.
+        views: Views an image.
         seed: Draws the view of a sample in an epoch.
     """
 
-    rows: tuple[Rows, ...]
+    rows: Places
     labels: Tensor
+    views: int = 1
     seed: int = 0
 
     def batches(
         self, order: Sequence[int], batch_size: int, epoch: int
     ) -> Iterator[tuple[Rows, Tensor]]:
         """Yield (rows, labels) in the given order."""
-        device = self.rows[0][0].device
-        many = len(self.rows) > 1
-        drawn = draw_views(self.seed, epoch, len(self.labels), len(self.rows))
+        drawn = draw_views(self.seed, epoch, len(self.labels), self.views).numpy()
         for batch in chunk_batches(order, batch_size):
-            if not many:
-                rows = gather(self.rows[0], batch)
-            else:
-                picked = [gather(self.rows[int(drawn[i])], [i]) for i in batch]
-                rows = tuple(map(torch.cat, zip(*picked, strict=True)))
-            yield rows, self.labels[batch].to(device)
+            samples = np.asarray(batch, dtype=np.int64)
+            rows = trainable(self.rows.gather(samples * self.views + drawn[samples]))
+            yield rows, self.labels[batch].to(rows[0].device)
 
 
 def draw_views(seed: int, epoch: int, count: int, views: int) -> Tensor:
@@ -135,34 +174,24 @@ def compute_rows(
     count: int,
     *,
     views: int = 1,
-    advance: Callable[[int], None] = lambda _count: None,
-) -> tuple[Rows, ...]:
-    """Run the prefix once over every image, for each view.
+    advance: Callable[[int], Any] = lambda _count: None,
+) -> Rows:
+    """Run the prefix once over every sample in each of its views.
 
     Args:
-        load: Gives images for indices; a view is an epoch of augmentation.
+        load: Reads images.
         prefix: The frozen part.
         count: Number of samples.
-        views: Augmented views an image; 1 without augmentation.
-        advance: Called with the number of images done, for a progress bar.
+        views: Views a sample; a sample's rows stand together.
+        advance: Called with the number of rows done, for a progress bar.
     """
-    kept: list[Rows] = []
-    for view in range(views):
-        parts = []
-        for chunk in chunks_of(range(count), prefix.chunk_size):
-            parts.append(prefix(load(chunk, view)))
-            advance(len(chunk))
-        kept.append(tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True)))
-    return tuple(kept)
+    parts = []
+    for chunk in chunks_of(range(count * views), prefix.chunk_size):
+        parts.append(prefix(load(pairs_at(chunk, views))))
+        advance(len(chunk))
+    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
 
 
-def fits_in_memory(num_bytes: int, device: torch.device) -> bool:
-    """Tell whether features of this size may be kept where they are computed."""
-    if device.type == "cuda":
-        free, _total = torch.cuda.mem_get_info(device)
-        return num_bytes <= free * MEMORY_SHARE
-    try:
-        free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (ValueError, OSError, AttributeError):
-        return num_bytes <= 2**30  # not told by the system; a gibibyte is everywhere
-    return num_bytes <= free * MEMORY_SHARE
+def pairs_at(places: Iterable[int], views: int) -> list[Pair]:
+    """Return the sample and the view of each place."""
+    return [divmod(int(place), views) for place in places]

@@ -65,8 +65,29 @@ def program_of(graph: fx.Graph, title: str, output: Any = None) -> Program:
         returned = fx.node.map_arg(output, lambda node: memo[node])
     copied.output(returned)
     _erase_dead(copied, modules=output is not None)
-    code = copied.python_code("self")
-    inputs = tuple(str(node.target) for node in copied.nodes if node.op == "placeholder")
+    return _written(copied, title)
+
+
+def program_alone(node: fx.Node) -> Program:
+    """Write what computes one vertex, and nothing else, as a program.
+
+    Its text depends on nothing but the vertex and what it reads: other vertices are not counted in
+    the names of its values, and inputs that it does not need are none of its arguments.
+    """
+    alone = fx.Graph()
+    known: dict[fx.Node, fx.Node] = {}
+    needed = ancestors([node])
+    for index, one in enumerate(n for n in node.graph.nodes if n in needed):
+        args, kwargs = fx.node.map_arg((one.args, one.kwargs), lambda n: known[n])
+        name = None if one.op == "placeholder" else f"value{index}"
+        known[one] = alone.create_node(one.op, one.target, args, kwargs, name, one.type)
+    alone.output(known[node])
+    return _written(alone, "boundary")
+
+
+def _written(graph: fx.Graph, title: str) -> Program:
+    code = graph.python_code("self")
+    inputs = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
     modules = {k: v.__name__ for k, v in code.globals.items() if isinstance(v, ModuleType)}
     namespace = {k: v for k, v in code.globals.items() if k not in modules}
     return Program(title, code.src, namespace, modules, inputs)

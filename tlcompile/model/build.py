@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from torch import nn
 
+from tlcompile.graph.fold import find_folds
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.program import Program, own_modules, program_of
 from tlcompile.graph.shapes import attribute_at
-from tlcompile.graph.split import Split
+from tlcompile.graph.split import NotCacheable, Split
 from tlcompile.model.compiled import (
     PREFIX,
     SUFFIX,
@@ -22,8 +23,11 @@ from tlcompile.model.compiled import (
 from tlcompile.model.summary import Original, origins_of, summarise
 
 
-def build_model(model_graph: ModelGraph, split: Split | None, original: Original) -> CompiledModel:
+def build_model(
+    model_graph: ModelGraph, split: Split | NotCacheable | None, original: Original
+) -> CompiledModel:
     """Build the model; its tensors are the graph's, on meta."""
+    model_graph.notes += _notes(split)
     return CompiledModel(
         model_graph.module,
         _parts(model_graph, split),
@@ -33,17 +37,27 @@ def build_model(model_graph: ModelGraph, split: Split | None, original: Original
     )
 
 
-def _parts(model_graph: ModelGraph, split: Split | None) -> Parts:
+def _notes(split: Split | NotCacheable | None) -> tuple[str, ...]:
+    if isinstance(split, NotCacheable):
+        return (split.reason,)
+    return split.notes if split else ()
+
+
+def _parts(model_graph: ModelGraph, split: Split | NotCacheable | None) -> Parts:
     graph, eval_output = model_graph.graph, model_graph.eval_output
     programs: dict[str, Program] = {WHOLE: program_of(graph, WHOLE, output=eval_output)}
     if eval_output is not None:
         programs[TRAIN] = program_of(graph, TRAIN)
     if split is None:
         return Parts(programs)
+    if isinstance(split, NotCacheable):
+        return Parts(programs, not_cacheable=split.reason)
     programs |= {PREFIX: split.prefix, SUFFIX: split.suffix}
     if split.suffix_train is not None:
         programs[SUFFIX_TRAIN] = split.suffix_train
-    return Parts(programs, split.boundary)
+    names = model_graph.names()
+    folds = find_folds(model_graph, [names[one.vertex] for one in split.boundary])
+    return Parts(programs, split.boundary, folds)
 
 
 def _frozen(model_graph: ModelGraph) -> Frozen:

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from tlcompile.graph.fold import Fold
 from tlcompile.graph.program import Program
 from tlcompile.graph.split import Boundary
 
@@ -127,10 +128,20 @@ class Frozen:
 
 @dataclass(frozen=True)
 class Parts:
-    """The programs over the module tree, by name."""
+    """The programs over the module tree, by name.
+
+    Attributes:
+        programs: By what they compute: `whole`, `prefix`, ...
+        boundary: What crosses from prefix to suffix.
+        folds: The norms of the prefix that can be folded into the layer before them.
+        not_cacheable: Why nothing of the frozen part can be kept; else empty.
+        cache: The programs as functions.
+    """
 
     programs: dict[str, Program]
     boundary: tuple[Boundary, ...] = ()
+    folds: tuple[Fold, ...] = ()
+    not_cacheable: str = ""
     cache: dict[str, Callable[..., Any]] = field(default_factory=dict, compare=False, repr=False)
 
     def __call__(self, name: str, root: nn.Module, *inputs: Any) -> Any:
@@ -143,7 +154,8 @@ class Parts:
         return self  # text and functions of text; nothing here belongs to one model
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Parts, (self.programs, self.boundary)  # compiled functions do not pickle
+        # Compiled functions do not pickle.
+        return Parts, (self.programs, self.boundary, self.folds, self.not_cacheable)
 
 
 class CompiledModel(nn.Module):
@@ -219,15 +231,30 @@ class CompiledModel(nn.Module):
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:
-        """The tensors between prefix and suffix; empty where nothing is frozen."""
+        """The tensors between prefix and suffix; empty where nothing is frozen, or can be kept."""
         return self._parts.boundary
+
+    @property
+    def prefix_program(self) -> Program:
+        """What `prefix` runs on the tree; only where there is a boundary."""
+        return self._parts.programs[PREFIX]
+
+    @property
+    def folds(self) -> tuple[Fold, ...]:
+        """The norms of the prefix that can be folded into the layer before them."""
+        return self._parts.folds
+
+    @property
+    def not_cacheable(self) -> str:
+        """Why nothing of the frozen part can be kept, in one sentence; else empty."""
+        return self._parts.not_cacheable
 
     def prefix(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Run the frozen part, without gradients.
 
         Shape:
             in: as the model.  out: one tensor (N, *shape) for each entry of `boundary`; the inputs
-            where nothing is frozen.
+            where nothing is frozen, or can be kept.
         """
         if not self._parts.boundary:
             return inputs

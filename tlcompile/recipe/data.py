@@ -6,7 +6,17 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
-from tlcompile.recipe.fields import Fraction, Names, Positive, Section, Seed, Text, as_list
+from tlcompile.recipe.fields import (
+    Fraction,
+    Names,
+    NotNegative,
+    Positive,
+    Probability,
+    Section,
+    Seed,
+    Text,
+    as_list,
+)
 
 Dataset = Literal["digits", "flower_photos", "hymenoptera"]
 Augmentation = Literal[
@@ -33,10 +43,13 @@ class Split(Section):
 
 
 class Augment(Section):
-    """Random changes to images, a pure function of (seed, epoch, image)."""
+    """Random changes to images: a pure function of the seeds, the view or epoch, and the image's bytes."""
 
     train: Augmentations = Field((), description="On training images.")
     val: Augmentations = Field((), description="On validation images: a shift of domain.")
+    seed: Seed = Field(
+        0, description="Of the views; without views, fine_tune.seed and the epoch take part too."
+    )
 
 
 class Data(Section):
@@ -62,16 +75,28 @@ class Data(Section):
         return self
 
 
+class FeatureAugment(Section):
+    """Random changes to features while training; what is stored stays as it is."""
+
+    noise: NotNegative = Field(
+        0.0, description="Gaussian noise, in standard deviations of the batch's features."
+    )
+    dropout: Probability = Field(0.0, description="Share of the features that are set to 0.")
+
+
 class Features(Section):
     """Outputs of the frozen part, computed once for an image."""
 
     cache: Literal["auto", "off"] = Field(
-        "auto", description="Keep them for the run, or compute each epoch."
+        "auto", description="auto: keep them for all runs. off: compute them in every epoch."
     )
     batch_size: Positive = Field(
         32, description="Images a pass of the frozen part; part of the result's bits."
     )
-    precision: Literal["exact"] = Field(
-        "exact", description="fp32, equal to the bit to the live model."
+    precision: Literal["exact", "fp32-fused", "fast", "auto"] = Field(
+        "exact",
+        description="exact: fp32, equal to the bit to the live model. fp32-fused: fp32 with folded norms, "
+        "within 1e-6. fast: bf16. auto: the fastest that pays on this machine, measured once.",
     )
     views: Positive | None = Field(None, description="Cached augmented views an image.")
+    augment: FeatureAugment = Field(FeatureAugment(), description="Random changes to features.")

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    Strict,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from tlcompile.recipe.sizes import WANTED, parse_bytes
 
 
 class Section(BaseModel):
@@ -33,6 +44,17 @@ Names = Annotated[
     WithJsonSchema({"anyOf": [_NAME_SCHEMA, {"type": "array", "items": _NAME_SCHEMA}]}),
 ]
 Text = Annotated[str, BeforeValidator(_as_written), Field(max_length=4096)]
+
+
+def _is_size(value: str) -> str:
+    try:
+        parse_bytes(value)
+    except ValueError as error:
+        raise PydanticCustomError("size", WANTED) from error
+    return value
+
+
+NumBytes = Annotated[str, BeforeValidator(_as_written), AfterValidator(_is_size)]
 Positive = Annotated[int, Field(ge=1, le=2**31 - 1)]
 Count = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Seed = Annotated[int, Field(ge=0, le=2**63 - 1)]

@@ -8,7 +8,7 @@ from pydantic import Field, PrivateAttr, Strict, model_validator
 
 from tlcompile.errors.base import RecipeKey, Span
 from tlcompile.recipe.data import DATASET_CLASSES, Data, Features
-from tlcompile.recipe.fields import Count, Name, Names, Positive, Section, Text
+from tlcompile.recipe.fields import Count, Name, Names, NumBytes, Positive, Section, Text
 from tlcompile.recipe.fine_tune import FineTune, Phase
 from tlcompile.recipe.freeze import Freeze
 from tlcompile.recipe.initialisers import Init
@@ -92,6 +92,12 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
     workers: Count = Field(2, description="Threads that decode images.")
     output_dir: Text = Field("runs", description="The folder above the run's own.")
+    cache: Text | None = Field(
+        None, description="The folder of stored features; default: $TLCOMPILE_CACHE or the user's."
+    )
+    cache_budget: NumBytes = Field(
+        "50GB", description="Stored features beyond it: the least recently used go."
+    )
 
 
 class Recipe(Section):

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from tlcompile.features.tiers import Tier, choose_tier, free_bytes
 from tlcompile.model.compiled import CompiledModel, VertexRow
 from tlcompile.recipe.schema import Recipe
 
@@ -74,6 +75,25 @@ def costs_of(recipe: Recipe, model: CompiledModel) -> Costs:
         activations=sum(row.num_bytes for row in suffix) * recipe.fine_tune.batch_size,
         prefix=_peak(prefix) * recipe.features.batch_size,
     )
+
+
+def tier_of(
+    recipe: Recipe, model: CompiledModel, device: str, rows: int | None
+) -> Tier | None:
+    """Return where the features of a recipe are kept while it trains; None: nowhere.
+
+    Args:
+        recipe: What the user asked for.
+        model: The recipe, compiled; it may live on meta.
+        device: Type of the device that computes.
+        rows: Images, views counted; None: not known.
+    """
+    if not model.boundary or recipe.features.cache == "off":
+        return None
+    half = recipe.features.precision == "fast"
+    row_bytes = sum(b.num_bytes for b in model.boundary) // (2 if half else 1)
+    flops = costs_of(recipe, model).prefix_flops
+    return choose_tier(device, flops=flops, row_bytes=row_bytes, rows=rows, free=free_bytes())
 
 
 def _numbers_a_parameter(optimizer: Any) -> int:

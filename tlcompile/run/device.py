@@ -30,6 +30,11 @@ def choose_device(recipe: Recipe) -> torch.device:
     return torch.device(wanted)
 
 
+def device_type(recipe: Recipe) -> str:
+    """Return the kind of device that a recipe would run on, which this machine need not have."""
+    return available_devices()[0] if recipe.run.device == "auto" else recipe.run.device
+
+
 def exactly() -> None:
     """Compute in full fp32: TF32 off, and cuDNN's deterministic kernels."""
     torch.backends.cuda.matmul.allow_tf32 = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 
 import torch
 
@@ -69,7 +70,7 @@ def _labelled(bundle: Bundle, folder: str) -> Samples:
     if unknown:
         raise UnknownClassError(names=unknown, classes=bundle.classes, place=folder)
     labels = tuple(bundle.classes.index(samples.classes[label]) for label in samples.labels)
-    return Samples(samples.ids, labels, bundle.classes, samples.read)
+    return replace(samples, labels=labels, classes=bundle.classes)
 
 
 def judge(bundle: Bundle, samples: Samples, *, workers: int) -> tuple[Score, dict[str, Score]]:

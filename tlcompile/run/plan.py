@@ -6,11 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from tlcompile.features.tiers import Tier
 from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import CompiledModel, TensorRow, VertexRow
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.costs import Costs, costs_of
-from tlcompile.training.schedule import DEFAULT_LR_NEW, DEFAULT_LR_TUNED
+from tlcompile.run.costs import Costs, costs_of, tier_of
+from tlcompile.run.device import device_type
+from tlcompile.training.schedule import default_rate
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Plan:
         rates: What trains at which rate.
         boundary: What crosses from the frozen to the trainable part.
         rows_of_features: Images whose features are kept, views counted; None: not known.
+        tier: Where they are kept; None: nowhere.
+        not_cacheable: Why nothing of the frozen part can be kept; else empty.
         costs: FLOPs and memory.
         notes: Sentences.
     """
@@ -71,6 +75,8 @@ class Plan:
     rates: tuple[RateRow, ...]
     boundary: tuple[Boundary, ...]
     rows_of_features: int | None
+    tier: Tier | None
+    not_cacheable: str
     costs: Costs
     notes: tuple[str, ...]
 
@@ -99,6 +105,7 @@ class Plan:
                 "bytes_an_image": self.feature_bytes,
                 "images": kept,
                 "bytes": None if kept is None else kept * self.feature_bytes,
+                "tier": self.tier.name if self.tier else None,
             },
             "costs": {**asdict(self.costs), "memory": self.costs.memory},
             "notes": list(self.notes),
@@ -119,6 +126,7 @@ def make_plan(
         images: How many there are in train, val and test, where that is known.
         later: Its models in the phases behind the first.
     """
+    kept = _rows_of_features(recipe, images)
     parameters = dict(model.named_parameters())
     trainable = dict(model.trainable())
     summary = model.summary
@@ -133,7 +141,9 @@ def make_plan(
         frozen=sum(p.numel() for n, p in parameters.items() if n not in trainable),
         rates=_rates(recipe, (model, *later)),
         boundary=model.boundary,
-        rows_of_features=_rows_of_features(recipe, images),
+        rows_of_features=kept,
+        tier=tier_of(recipe, model, device_type(recipe), kept),
+        not_cacheable=model.not_cacheable,
         costs=costs_of(recipe, model),
         notes=(*summary.notes, *_notes(recipe)),
     )
@@ -143,8 +153,7 @@ def base_rate(recipe: Recipe, model: CompiledModel) -> float:
     """Return the learning rate: the recipe's, else one that fits what trains."""
     if recipe.fine_tune.optimizer.lr is not None:
         return float(recipe.fine_tune.optimizer.lr)
-    only_new = all(name in model.origins for name, _ in model.trainable())
-    return DEFAULT_LR_NEW if only_new else DEFAULT_LR_TUNED
+    return default_rate(model)
 
 
 def _rates(recipe: Recipe, models: Sequence[CompiledModel]) -> tuple[RateRow, ...]:
@@ -171,11 +180,11 @@ def _rate(name: str, recipe: Recipe, model: CompiledModel) -> RateRow:
 
 
 def _rows_of_features(recipe: Recipe, images: Mapping[str, int] | None) -> int | None:
-    """Return how many rows a run keeps: training images in each view, validation images once."""
+    """Return how many rows a run keeps: training images in each view, others once."""
     if images is None:
         return None
     views = (recipe.features.views or 1) if recipe.data.augment.train else 1
-    return images.get("train", 0) * views + images.get("val", 0)
+    return images.get("train", 0) * views + images.get("val", 0) + images.get("test", 0)
 
 
 def _notes(recipe: Recipe) -> list[str]:

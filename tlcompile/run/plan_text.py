@@ -10,7 +10,7 @@ from tlcompile.errors.base import listed
 from tlcompile.model.compiled import VertexRow
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.plan import Plan
-from tlcompile.run.say import table_lines
+from tlcompile.run.say import show_number, table_lines
 
 COLUMNS = ("vertex", "what", "shape", "reads", "parameters", "state")
 FULL = (*COLUMNS, "init", "FLOPs", "bytes")
@@ -18,8 +18,6 @@ RATES = (
     "phase", "trains", "tensors", "parameters", "optimizer", "lr", "schedule", "epochs", "batch",
 )  # fmt: skip
 WIDTH = 100  # columns of the lines under the tables
-
-_PREFIXES = ("", "k", "M", "G", "T", "P")
 
 
 def plan_text(recipe: Recipe, plan: Plan, *, full: bool = False) -> str:
@@ -170,22 +168,17 @@ def _memory(recipe: Recipe, plan: Plan) -> str:
 
 def _features(plan: Plan) -> str:
     if not plan.boundary:
-        return "nothing is frozen: the whole model runs in every step"
+        why = plan.not_cacheable or "nothing is frozen"
+        return f"{why}: the whole model runs in every step"
     crossing = ", ".join(f"{b.vertex} {b.shape}" for b in plan.boundary)
     text = f"{crossing}: {plan.feature_bytes:,} bytes an image"
-    if plan.rows_of_features is None:
-        return text
-    total = _bytes(plan.feature_bytes * plan.rows_of_features)
-    return f"{text}, {total} for {plan.rows_of_features:,} images"
-
-
-def show_number(number: float, unit: str = "") -> str:
-    """Show a count in three digits: '1.82 G', '900', '12 kB'."""
-    power = 0
-    while number >= 999.5 and power < len(_PREFIXES) - 1:
-        number, power = number / 1000, power + 1
-    digits = f"{number:.3g}" if number < 1000 else f"{number:.0f}"
-    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
+    if plan.rows_of_features is not None:
+        total = _bytes(plan.feature_bytes * plan.rows_of_features)
+        text += f", {total} for {plan.rows_of_features:,} images"
+    kept = (
+        plan.tier.worded() if plan.tier else "computed again in every epoch (features.cache: off)"
+    )
+    return f"{text}; {kept}"
 
 
 def _bytes(number: float) -> str:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from tlcompile.bundle import Bundle, load_bundle
-from tlcompile.data.images import read_image
+from tlcompile.data.folder import file_samples
 from tlcompile.data.loading import load_images
-from tlcompile.data.samples import Samples
 from tlcompile.durable.files import write_file
 from tlcompile.errors.data import NoImagesError
 from tlcompile.errors.finding import MissingImageError
@@ -90,12 +89,8 @@ def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Te
         out: (N, classes), on the CPU
     """
     channels = bundle.preprocessing.channels
-    samples = Samples(
-        ids=tuple(map(str, paths)),
-        labels=(0,) * len(paths),
-        classes=bundle.classes,
-        read=lambda index: read_image(paths[index], channels),
-    )
+    names = tuple(map(str, paths))
+    samples = file_samples(names, (0,) * len(names), bundle.classes, channels)
     exactly()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device).eval()

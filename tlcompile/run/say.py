@@ -6,6 +6,8 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator, Sequence
 
+_PREFIXES = ("", "k", "M", "G", "T", "P")
+
 
 def say(text: str) -> None:
     """Print one line as it is, at once."""
@@ -39,6 +41,15 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def show_number(number: float, unit: str = "") -> str:
+    """Show a count in three digits: '1.82 G', '900', '12 kB'."""
+    power = 0
+    while number >= 999.5 and power < len(_PREFIXES) - 1:
+        number, power = number / 1000, power + 1
+    digits = f"{number:.3g}" if number < 1000 else f"{number:.0f}"
+    return f"{digits} {_PREFIXES[power]}{unit}".rstrip()
 
 
 @contextlib.contextmanager

@@ -5,30 +5,20 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from tlcompile.bundle import save_bundle
 from tlcompile.compiler import compile_opened
-from tlcompile.data.augment import Augmentation
-from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
 from tlcompile.errors.data import DataError
-from tlcompile.features.prefix import Prefix
-from tlcompile.features.sources import (
-    KeptSource,
-    LiveSource,
-    Source,
-    compute_rows,
-    fits_in_memory,
-)
+from tlcompile.features.sources import Source
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
+from tlcompile.run.features import Features
 from tlcompile.run.folder import add_row, begin, resolved, write_record
 from tlcompile.run.plan import base_rate, make_plan
 from tlcompile.run.plan_text import plan_text
@@ -110,14 +100,16 @@ def train_recipe(
     plan = plan_text(recipe, make_plan(recipe, model, splits.sizes()))
     show(plan)
     begin(folder, recipe, plan, model.tensors())
-    sources = _Sources(recipe, opened, model, device, say)
-    train, val = sources.open(splits)
+    features = Features(recipe, opened.preprocessing, model, device, say)
+    sources = _sources(recipe, features, splits)
     proof = FreezeProof.take(model)
-    history, best, best_state = _epochs(recipe, folder, model, (train, val), proof, on_epoch)
+    judged_by = sources["train"], sources.get("val")
+    history, best, best_state = _epochs(recipe, folder, model, judged_by, proof, on_epoch)
     record = {
         **_record(recipe, opened, model, splits, best),
         "base": started_from,
-        "features": sources.told,
+        "precision": features.precision,
+        "features": features.told,
         "seconds": round(time.perf_counter() - started, 3),
         **environment(device),
     }
@@ -125,85 +117,23 @@ def train_recipe(
     record["freeze_proof"] = proof.check(model)  # after the weights are safe
     say(f"freeze proof: {record['freeze_proof']}")
     model.load_state_dict(best_state, strict=False)  # what is frozen has not moved
-    record["test"] = _test_once(recipe, model, sources, splits, say)
+    record["test"] = _test_once(recipe, model, sources.get("test"), say)
     save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
     write_record(folder, {**record, "state": "finished"})
     return RunResult(model.eval(), history, best, record)
 
 
-class _Sources:
-    """Builds the source of each split; keeps features where they pay and fit."""
+def _sources(recipe: Recipe, features: Features, splits: Splits) -> dict[str, Source]:
+    """Return where the rows of each split come from.
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        opened: BaseModel,
-        model: CompiledModel,
-        device: torch.device,
-        say: Say,
-    ) -> None:
-        self.recipe, self.opened, self.model, self.say = recipe, opened, model, say
-        self.prefix = Prefix(model, recipe.features.batch_size, device)
-        self.told: dict[str, Any] = {}
-
-    def open(self, splits: Splits) -> tuple[Source, Source | None]:
-        """Return the rows to train on and to judge by.
-
-        Raises:
-            UnreadableImagesError: Images are damaged; all of them, of all splits.
-        """
-        augment = self.recipe.data.augment
-        # Where features are kept, all but the test images are read before training anyway.
-        late = [splits.test] if self.keeps else splits.all()
-        check_readable(self.recipe, filter(None, late))
-        try:
-            train = self._source("train", splits.train, augment.train, self._views())
-            val = self._source("val", splits.val, augment.val) if splits.val else None
-        except DataError:
-            check_readable(self.recipe, splits.all())
-            raise
-        return train, val
-
-    def test(self, samples: Samples) -> Source:
-        """Return the rows of the images that are used once, at the end."""
-        return self._source("test", samples, ())
-
-    @property
-    def keeps(self) -> bool:
-        """Whether features are kept, as far as the recipe decides it."""
-        return bool(self.model.boundary) and self.recipe.features.cache != "off"
-
-    def _views(self) -> int:
-        return (self.recipe.features.views or 1) if self.recipe.data.augment.train else 1
-
-    def _source(
-        self, name: str, samples: Samples, augment: tuple[str, ...], views: int = 1
-    ) -> Source:
-        load = partial(self._load, samples, augment)
-        labels = torch.tensor(samples.labels)
-        num_bytes = sum(b.num_bytes for b in self.model.boundary) * len(samples) * views
-        fits = fits_in_memory(num_bytes, self.prefix.device)
-        if not self.keeps or not fits:
-            if self.keeps:
-                self.say(f"features of {name}: {num_bytes:,} bytes do not fit in memory, run live")
-            drawn = self.recipe.features.views if augment else None
-            return LiveSource(load, self.prefix, labels, drawn, self.recipe.fine_tune.seed)
-        start = time.perf_counter()
-        total = len(samples) * views
-        with progress(f"features of {name}", total) as advance:
-            rows = compute_rows(load, self.prefix, len(samples), views=views, advance=advance)
-        seconds = time.perf_counter() - start
-        self.told[name] = {"images": total, "bytes": num_bytes, "seconds": round(seconds, 3)}
-        self.say(f"features of {name}: {total} images once, {num_bytes:,} bytes, {seconds:.1f} s")
-        return KeptSource(rows, labels, self.recipe.fine_tune.seed)
-
-    def _load(self, samples: Samples, augment: tuple[str, ...], indices: Any, epoch: int) -> Tensor:
-        preprocessing = self.opened.preprocessing
-        size = preprocessing.size or 0
-        seed = self.recipe.fine_tune.seed
-        changed = Augmentation(augment, size, seed, epoch) if augment else None
-        workers = self.recipe.run.workers
-        return load_images(samples, indices, preprocessing, workers=workers, augmentation=changed)
+    Raises:
+        UnreadableImagesError: Images are damaged; all of them, of all splits.
+    """
+    try:
+        return features.sources(splits)
+    except DataError:
+        check_readable(recipe, splits.all())
+        raise
 
 
 def _epochs(
@@ -270,16 +200,13 @@ def _moving(model: CompiledModel) -> dict[str, Tensor]:
 
 
 def _test_once(
-    recipe: Recipe, model: CompiledModel, sources: _Sources, splits: Splits, say: Say
+    recipe: Recipe, model: CompiledModel, source: Source | None, say: Say
 ) -> dict[str, Any] | None:
-    """Judge the best weights by test/, where there is one; it is used this one time."""
-    if splits.test is None:
+    """Judge the best weights by test/, where there is one; its labels are used this one time."""
+    if source is None:
         return None
-    source = sources.test(splits.test)
-    loss = build_loss(recipe.task)
-    score = evaluate(
-        model, source, task=recipe.task, loss=loss, batch_size=sources.prefix.chunk_size
-    )
+    loss, size = build_loss(recipe.task), recipe.features.batch_size
+    score = evaluate(model, source, task=recipe.task, loss=loss, batch_size=size)
     say(f"test (used once): accuracy {score.worded()}, loss {score.loss:.4f}")
     return as_data(score)
 
@@ -293,7 +220,6 @@ def _record(
         "classes": list(splits.classes),
         "preprocessing": opened.preprocessing.to_dict(),
         "chunk_size": recipe.features.batch_size,
-        "precision": recipe.features.precision,
         "ancestry": opened.run.as_ancestor() if opened.run else [],
         "seed": recipe.fine_tune.seed,
         "trainable": sum(p.numel() for _, p in model.trainable()),

@@ -17,8 +17,7 @@ from tlcompile.graph.stages import find_stages
 from tlcompile.model.compiled import VertexRow
 from tlcompile.model.summary import counted
 from tlcompile.recipe.schema import Base, Recipe
-from tlcompile.run.plan_text import show_number
-from tlcompile.run.say import say, table
+from tlcompile.run.say import say, show_number, table
 from tlcompile.zoo.open import all_model_names, open_base
 
 COLUMNS = ("vertex", "what", "shape", "reads", "parameters", "FLOPs", "bytes an image", "stage")

@@ -10,9 +10,11 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from tlcompile.data.samples import generator
 from tlcompile.errors.run import NotFiniteLossError
@@ -63,11 +65,11 @@ def train_epochs(
     train: Source,
     val: Source | None,
     *,
-    task: str,
+    task: str | None,
     loss: Loss,
     judge: Loss | None = None,
     optimizer: torch.optim.Optimizer,
-    rate: Callable[[int], float],
+    rate: Callable[[int], float] | None,
     epochs: int,
     batch_size: int,
     seed: int,
@@ -81,11 +83,11 @@ def train_epochs(
         model: Its suffix is trained; its frozen part is never run here.
         train: Rows and labels to learn from.
         val: Rows and labels to judge by; None: nothing to judge by.
-        task: classification or binary.
+        task: classification or binary; None: nothing can be counted as correct.
         loss: Mean over a batch, to learn by.
         judge: Mean over a batch, to report of `val` (without label smoothing); None: `loss`.
         optimizer: Over the trainable parameters.
-        rate: Learning rate of an epoch, counted from 0.
+        rate: Learning rate of an epoch, counted from 0; None: the optimizer's own.
         epochs: At most so many.
         batch_size: Samples a step.
         seed: Of the order of samples and of dropout.
@@ -104,7 +106,9 @@ def train_epochs(
     waited = 0
     for epoch in range(epochs):
         start = time.perf_counter()
-        lr = rate(epoch)
+        if rate is not None:
+            set_rate(optimizer, rate(epoch))
+        lr = float(optimizer.param_groups[0]["lr"])
         trained = steps(train, epoch, lr)
         score = (
             evaluate(model, val, task=task, loss=judge or loss, batch_size=batch_size)
@@ -125,7 +129,7 @@ class _Steps:
     """The steps of an epoch."""
 
     model: CompiledModel
-    task: str
+    task: str | None
     loss: Loss
     optimizer: torch.optim.Optimizer
     batch_size: int
@@ -135,9 +139,8 @@ class _Steps:
 
     def __call__(self, source: Source, epoch: int, lr: float) -> Score:
         """Train on every row once; return the score of what was computed on the way."""
-        count = len(source.labels)
+        count = count_of(source.labels)
         first = epoch * math.ceil(count / self.batch_size)
-        set_rate(self.optimizer, lr)
         self.model.train()
         tally = _Tally()
         order = torch.randperm(count, generator=generator(self.seed, "order", epoch))
@@ -158,7 +161,7 @@ class _Steps:
 
 
 def evaluate(
-    model: CompiledModel, source: Source, *, task: str, loss: Loss, batch_size: int
+    model: CompiledModel, source: Source, *, task: str | None, loss: Loss, batch_size: int
 ) -> Score:
     """Return loss and accuracy over a split, in eval mode."""
     tally = _Tally()
@@ -172,9 +175,14 @@ def predict(
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Yield (logits, labels) in the order of the samples, in eval mode, without gradients."""
     model.eval()
-    for rows, labels in source.batches(range(len(source.labels)), batch_size, 0):
+    for rows, labels in source.batches(range(count_of(source.labels)), batch_size, 0):
         with torch.no_grad():
             yield model.suffix(*rows), labels
+
+
+def count_of(labels: Any) -> int:
+    """Return the number of samples that labels are of: a tensor, or some that belong together."""
+    return len(next(iter(pytree.tree_leaves(labels))))
 
 
 class _Tally:
@@ -182,18 +190,22 @@ class _Tally:
 
     def __init__(self) -> None:
         self.loss: Tensor | float = 0.0
-        self.correct: Tensor | int = 0
+        self.correct: Tensor | None = None
         self.count = 0
 
-    def add(self, task: str, loss: Tensor, logits: Tensor, labels: Tensor) -> None:
+    def add(self, task: str | None, loss: Tensor, logits: Any, labels: Any) -> None:
         # MPS has no float64.
         exact = loss.detach() if loss.device.type == "mps" else loss.detach().double()
-        self.loss = self.loss + exact * len(labels)
-        self.correct = self.correct + (predicted(task, logits.detach()) == labels).sum()
-        self.count += len(labels)
+        count = count_of(labels)
+        self.loss = self.loss + exact * count
+        if task is not None:
+            right = (predicted(task, logits.detach()) == labels).sum()
+            self.correct = right if self.correct is None else self.correct + right
+        self.count += count
 
     def score(self) -> Score:
-        return Score(float(self.loss) / max(self.count, 1), int(self.correct), self.count)
+        correct = None if self.correct is None else int(self.correct)
+        return Score(float(self.loss) / max(self.count, 1), correct, self.count)
 
 
 def _refuse_infinite(model: CompiledModel, loss: Tensor, epoch: int, step: int, lr: float) -> None:

@@ -14,18 +14,20 @@ class Score:
 
     Attributes:
         loss: Mean over samples, nats.
-        correct: Samples whose most likely class is their own.
+        correct: Samples whose most likely class is their own; None where there are no classes.
         count: Samples.
     """
 
     loss: float
-    correct: int
+    correct: int | None
     count: int
 
     @property
     def accuracy(self) -> float:
         """Return the share of correct samples, 0 to 1."""
-        return self.correct / self.count if self.count else math.nan
+        if self.correct is None or not self.count:
+            return math.nan
+        return self.correct / self.count
 
     def interval(self) -> tuple[float, float]:
         """Return the 95 % interval of the accuracy (Wilson's score interval).
@@ -34,7 +36,7 @@ class Score:
             E. B. Wilson, Probable inference, the law of succession, and statistical inference,
             JASA 22 (1927); chosen over the normal one, which leaves [0, 1] near its ends.
         """
-        if not self.count:
+        if math.isnan(self.accuracy):
             return (math.nan, math.nan)
         n, p, z2 = self.count, self.accuracy, Z95**2
         centre = (p + z2 / (2 * n)) / (1 + z2 / n)

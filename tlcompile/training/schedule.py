@@ -1,12 +1,20 @@
-"""Learning rates: a pure function of the epoch."""
+"""Learning rates: a default, and a pure function of the epoch."""
 
 from __future__ import annotations
 
 import math
 from typing import Literal
 
+from tlcompile.model.compiled import CompiledModel
+
 DEFAULT_LR_NEW = 1e-3  # where only new layers train
 DEFAULT_LR_TUNED = 1e-4  # where pretrained weights move too
+
+
+def default_rate(model: CompiledModel) -> float:
+    """Return the learning rate that fits what trains."""
+    only_new = all(name in model.origins for name, _ in model.trainable())
+    return DEFAULT_LR_NEW if only_new else DEFAULT_LR_TUNED
 
 
 def rate_factor(

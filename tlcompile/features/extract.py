@@ -1,0 +1,212 @@
+"""Compute the rows that the store does not have yet, block by block.
+
+What is committed stays, whatever happens: a kill costs at most the block that was being filled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import islice
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tlcompile.data.loading import Pair
+from tlcompile.errors.run import RunError
+from tlcompile.features.prefix import Loader, Rows
+from tlcompile.features.sources import pairs_at
+from tlcompile.features.store import FeatureSet, Keys
+from tlcompile.recipe.sizes import show_bytes
+
+BLOCK_BYTES = 32 * 2**20  # of all boundaries together; memory that filling a block may take
+BLOCK_SECONDS = 10.0  # work that a kill may cost, and how soon others see progress
+
+
+class BlockWriter:
+    """Collects rows, and commits them as one block for each set."""
+
+    def __init__(self, sets: Sequence[FeatureSet]) -> None:
+        self.sets = sets
+        self.written = 0  # bytes
+        self._start()
+
+    def add(self, keys: Keys, rows: Rows) -> None:
+        """Take the rows of some samples, one tensor for each set; commits when there are enough."""
+        self._keys.append(keys)
+        self._rows.append(tuple(tensor.cpu() for tensor in rows))
+        self._bytes += sum(tensor.numel() * tensor.element_size() for tensor in rows)
+        if self._bytes >= BLOCK_BYTES or time.monotonic() - self._since >= BLOCK_SECONDS:
+            self.flush()
+
+    def flush(self) -> None:
+        """Commit what has been collected.
+
+        Raises:
+            RunError: The disk did not let it.
+        """
+        if not self._keys:
+            return
+        keys, seconds = np.concatenate(self._keys), time.monotonic() - self._since
+        for one, parts in zip(self.sets, zip(*self._rows, strict=True), strict=True):
+            new = np.flatnonzero(one.locate(keys) < 0)  # one set may know what another does not
+            if len(new):
+                rows = torch.cat(parts)[torch.from_numpy(new)] if len(new) < len(keys) else None
+                one.write(keys[new], torch.cat(parts) if rows is None else rows, seconds)
+        self.written += self._bytes
+        self._start()
+
+    def _start(self) -> None:
+        self._keys: list[Keys] = []
+        self._rows: list[Rows] = []
+        self._bytes = 0
+        self._since = time.monotonic()
+
+
+@dataclass
+class Report:
+    """What a look into the store found.
+
+    Attributes:
+        rows: Rows that were wanted.
+        misses: Rows that had to be computed here.
+        num_bytes: Bytes of the rows that were wanted.
+        seconds: Spent on computing.
+        saved: Seconds that computing the hits took when it was done.
+        damaged: Files that were put aside.
+    """
+
+    rows: int = 0
+    misses: int = 0
+    num_bytes: int = 0
+    seconds: float = 0.0
+    saved: float = 0.0
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def hits(self) -> int:
+        """Return the rows that were there."""
+        return self.rows - self.misses
+
+    def worded(self) -> str:
+        """Return what the store did, in one line."""
+        done = f"{self.rows:,} rows: {self.hits:,} hits, {self.misses:,} misses"
+        if self.misses:
+            done += f" computed in {self.seconds:.1f} s"
+        return f"{done}, {show_bytes(self.num_bytes)}, {self.saved:.1f} s saved"
+
+    def as_data(self) -> dict[str, float]:
+        """Return it for a record."""
+        return {
+            "rows": self.rows,
+            "hits": self.hits,
+            "misses": self.misses,
+            "bytes": self.num_bytes,
+            "seconds": round(self.seconds, 3),
+            "seconds_saved": round(self.saved, 3),
+        }
+
+    def __iadd__(self, other: Report) -> Report:
+        self.rows += other.rows
+        self.misses += other.misses
+        self.num_bytes += other.num_bytes
+        self.seconds += other.seconds
+        self.saved += other.saved
+        self.damaged += other.damaged
+        return self
+
+
+def missing(sets: Sequence[FeatureSet], keys: Keys) -> np.ndarray:
+    """Return which rows at least one set does not have; of equal keys only the first."""
+    absent = np.zeros(len(keys), dtype=bool)
+    for one in sets:
+        absent |= one.locate(keys) < 0
+    places = np.flatnonzero(absent)
+    _, first = np.unique(keys[places], axis=0, return_index=True)
+    kept: np.ndarray = places[np.sort(first)]
+    return kept
+
+
+def extract(
+    sets: Sequence[FeatureSet],
+    keys: Keys,
+    load: Loader,
+    compute: Callable[[Tensor], Rows],
+    *,
+    chunk_size: int,
+    views: int = 1,
+    advance: Callable[[int], None] = lambda _count: None,
+) -> Report:
+    """See to it that every set has a row for every key.
+
+    Other processes that want the same wait for this one, and take what it has computed.
+
+    Args:
+        sets: One for each boundary tensor.
+        keys: (samples * views, 32) row keys; those of a sample's views stand together.
+        load: Reads images, each in its view.
+        compute: The frozen part: images to one tensor for each set.
+        chunk_size: Images a pass.
+        views: Views a sample.
+        advance: Called with the number of rows that are there, for a progress bar.
+
+    Raises:
+        RunError: The disk did not let it; what was committed stays.
+        DataError: An image is bad; what was computed before it stays.
+    """
+    report = Report(rows=len(keys))
+    with contextlib.ExitStack() as leases:
+        for one in sorted(sets, key=lambda one: one.about.key):
+            leases.enter_context(one.lease(keys))
+        wanted = missing(sets, keys)
+        report.misses = len(wanted)
+        advance(len(keys) - len(wanted))
+        start = time.monotonic()
+        if len(wanted):
+            places = np.array_split(wanted, range(chunk_size, len(wanted), chunk_size))
+            parts = ((keys[chunk], pairs_at(chunk, views)) for chunk in places)
+            _compute(BlockWriter(sets), parts, load, compute, advance)
+            report.seconds = time.monotonic() - start
+    for one in sets:
+        one.touch()
+        row = one.row_bytes
+        report.num_bytes += row * len(keys)
+        report.saved += one.seconds_a_row * report.hits / len(sets)
+        report.damaged += one.damaged
+    return report
+
+
+def _compute(
+    writer: BlockWriter,
+    parts: Iterator[tuple[Keys, list[Pair]]],
+    load: Loader,
+    compute: Callable[[Tensor], Rows],
+    advance: Callable[[int], None],
+) -> None:
+    try:
+        for keys, images in _loaded_ahead(parts, load):
+            writer.add(keys, compute(images))
+            advance(len(keys))
+    except RunError:
+        raise  # the disk, which would refuse again
+    except BaseException:
+        writer.flush()
+        raise
+    writer.flush()
+
+
+def _loaded_ahead(
+    parts: Iterator[tuple[Keys, list[Pair]]], load: Loader
+) -> Iterator[tuple[Keys, Tensor]]:
+    """Yield the images of each part, while the next one is being read."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [(keys, pool.submit(load, pairs)) for keys, pairs in islice(parts, 1)]
+        while waiting:
+            keys, reading = waiting.pop()
+            images = reading.result()
+            waiting += [(keys, pool.submit(load, pairs)) for keys, pairs in islice(parts, 1)]
+            yield keys, images

@@ -1,0 +1,171 @@
+"""Name what decides the rows of a set: the same key means the same rows, another key other rows.
+
+Nothing behind the boundary is in it, and nothing of a run: no head, rate, seed, label or path.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import nn
+
+from tlcompile.errors.base import listed
+from tlcompile.features.about import About
+from tlcompile.features.arithmetic import arithmetic, decoder, resizer
+from tlcompile.features.canonical import Canonical, TensorDigests, digest_of
+from tlcompile.graph.program import own_modules
+from tlcompile.graph.shapes import attribute_at
+from tlcompile.graph.split import Boundary
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.zoo.preprocessing import Preprocessing
+
+FORMAT = 1  # of what follows; count it up where the same ingredients come to mean something else
+FOR_PEOPLE = frozenset({"base", "weights", "input"})  # told, and not in the key
+PIXELS = "pixels"
+
+Path = tuple[str, ...]
+
+
+def describe(
+    model: CompiledModel,
+    *,
+    preprocessing: Preprocessing | None,
+    chunk_size: int,
+    precision: str,
+    device: torch.device,
+) -> tuple[About, ...]:
+    """Name the rows of each boundary tensor; what decides them is read anew each time.
+
+    Args:
+        model: With real tensors.
+        preprocessing: From a decoded image to the model's input; None: inputs come prepared.
+        chunk_size: Images a pass; decides bits in `exact`.
+        precision: exact, fp32-fused or fast.
+        device: Where the frozen part runs.
+    """
+    tensors = TensorDigests()
+    given: dict[str, Any] = {"arithmetic": arithmetic(precision, chunk_size, device)}
+    if preprocessing is not None:
+        given |= {"preprocessing": preprocessing.to_dict(), "decoder": decoder()}
+    return tuple(
+        _about(
+            boundary.vertex,
+            boundary.shape,
+            "bfloat16" if (precision, boundary.dtype) == ("fast", "float32") else boundary.dtype,
+            {
+                "base": model.summary.model,
+                "weights": model.summary.source,
+                "input": {name: list(s) for name, s in model.summary.sample_shapes.items()},
+                **_computation(model, boundary, Canonical(tensors)),
+                **given,
+            },
+        )
+        for boundary in model.boundary
+    )
+
+
+def describe_pixels(preprocessing: Preprocessing) -> About | None:
+    """Name images after decoding, resize and crop; None where they differ in size."""
+    size = (preprocessing.crop,) * 2 if preprocessing.crop else preprocessing.resize
+    if not isinstance(size, tuple):
+        return None
+    steps = preprocessing.to_dict()
+    del steps["mean"], steps["std"]
+    shape = (preprocessing.channels, *(int(side) for side in size if side))
+    given = {"preprocessing": steps, "decoder": decoder(), "resizer": resizer()}
+    return _about(PIXELS, shape, "uint8", given)
+
+
+def _about(vertex: str, shape: tuple[int, ...], dtype: str, given: dict[str, Any]) -> About:
+    form = {"format": FORMAT, "vertex": vertex, "shape": list(shape), "dtype": dtype}
+    ingredients = {**form, **given}
+    return About(key_of(ingredients), vertex, shape, dtype, ingredients)
+
+
+def key_of(ingredients: dict[str, Any]) -> str:
+    """Return the key that ingredients make."""
+    return digest_of({k: value for k, value in ingredients.items() if k not in FOR_PEOPLE})
+
+
+def _computation(model: CompiledModel, boundary: Boundary, canonical: Canonical) -> dict[str, Any]:
+    """Return what computes one boundary tensor: program, modules, tensors, and code of no library."""
+    program = boundary.program
+    modules, tensors = _used(model, boundary)
+    names = {name: canonical.value(value) for name, value in program.namespace.items()}
+    written = {
+        "program": digest_of([program.source, names, program.modules]),
+        "modules": {name: canonical.module(module) for name, module in modules.items()},
+        "tensors": {name: canonical.value(tensor) for name, tensor in tensors.items()},
+    }
+    return {**written, "code": canonical.code, "libraries": canonical.libraries}
+
+
+def _used(model: CompiledModel, boundary: Boundary) -> tuple[dict[str, nn.Module], dict[str, Any]]:
+    """Return the modules that a boundary's program calls, those inside them, and all their tensors."""
+    tree = model.tree
+    path_of = {id(module): path for path, module in tree.named_modules()}
+    held = {target: attribute_at(tree, target) for target in boundary.targets}
+    modules = {
+        path_of[id(module)]: module
+        for target, found in held.items()
+        if isinstance(found, nn.Module)
+        for module in own_modules(tree, target, model.frozen.awake)
+    }
+    tensors = {name: v for name, v in held.items() if not isinstance(v, nn.Module)}
+    for path, module in modules.items():
+        for name, tensor in (*module._parameters.items(), *module._buffers.items()):
+            tensors[f"{path}.{name}"] = tensor
+    return modules, tensors
+
+
+def differs(a: About, b: About) -> list[str]:
+    """Say in words what is another in `a`, which is wanted, than in `b`, which was there before."""
+    ours, theirs = dict(_leaves(a.ingredients)), dict(_leaves(b.ingredients))
+    paths = [path for path in {**ours, **theirs} if path[0] not in FOR_PEOPLE]
+    changed = [path for path in paths if ours.get(path) != theirs.get(path)]
+    many: dict[str, list[str]] = {}
+    lines = []
+    for path in changed:
+        match path:
+            case ("program",):
+                _add(many, "the graph of the frozen part", "")
+            case ("tensors", name, "sha256"):
+                _add(many, "the values of", name)
+            case ("tensors", name, *_):
+                _add(many, "the form of", name)
+            case ("code", name):
+                _add(many, "the code of", name)
+            case _:
+                old, new = (_shown(where.get(path)) for where in (theirs, ours))
+                lines.append(f"{_words(path)}: {old}, now {new}")
+    return [f"{what} {listed(names)}".rstrip() for what, names in many.items()] + lines
+
+
+def _add(many: dict[str, list[str]], what: str, name: str) -> None:
+    names = many.setdefault(what, [])
+    if name not in names:
+        names.append(name)
+
+
+def _words(path: Path) -> str:
+    match path:
+        case ("modules", name, "kind"):
+            return f"the kind of {name}"
+        case ("modules", name, "settings", *rest):
+            return f"{'.'.join(rest)} of {name}"
+        case _:
+            return " ".join(path)
+
+
+def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    if isinstance(value, dict) and value:
+        for name, item in value.items():
+            yield from _leaves(item, (*path, name))
+    else:
+        yield path, value
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -1,0 +1,304 @@
+"""Features from Python: extract those of a loader once, train on them, predict from them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import warnings
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Final
+
+import torch
+from torch import nn
+from torch.utils import _pytree as pytree
+
+from tlcompile.errors.base import did_you_mean
+from tlcompile.errors.fitting import NotFiniteFitError, NothingFrozenError, WrongArgumentError
+from tlcompile.errors.run import NotFiniteLossError
+from tlcompile.features.about import About
+from tlcompile.features.batches import Inputs, Labels, Reader, cut
+from tlcompile.features.fingerprint import describe
+from tlcompile.features.hard import Run, harden
+from tlcompile.features.precision import choose_precision
+from tlcompile.features.prefix import Prefix, Rows, chunks_of
+from tlcompile.features.root import cache_root
+from tlcompile.features.rows import (
+    Features,
+    FeatureSource,
+    join_labels,
+    joined,
+    refuse_made_by_another,
+)
+from tlcompile.features.sources import trainable
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.run.device import exactly
+from tlcompile.run.fitting import (
+    Loss,
+    loss_of,
+    optimizer_of,
+    refuse_other_labels,
+    refuse_unless_positive,
+)
+from tlcompile.training.loop import EpochRow, Stopping, train_epochs
+from tlcompile.training.proof import FreezeProof
+
+PRECISIONS: Final = ("exact", "fp32-fused", "fast", "auto")
+
+
+class FeatureTrainer:
+    """Trains a compiled model on features of its frozen part, which are computed once a sample.
+
+    The model itself learns: prefix, suffix and model share their tensors.
+
+    Attributes:
+        model: The compiled model.
+        batch_size: Samples a pass of the frozen part; fewer are padded.
+        precision: Of the frozen part: exact, fp32-fused or fast.
+    """
+
+    def __init__(
+        self, model: CompiledModel, *, batch_size: int = 32, precision: str = "exact"
+    ) -> None:
+        """Look at a model; nothing is computed yet.
+
+        Args:
+            model: With a frozen part, on the device where it shall be trained.
+            batch_size: Samples a pass of the frozen part; part of the result's last bits.
+            precision: exact: fp32, equal to the bit to the model. fp32-fused: fp32 with folded
+                norms, within 1e-6. fast: bf16. auto: the fastest that pays on this machine.
+
+        Raises:
+            WrongArgumentError: An argument is of another kind.
+            NothingFrozenError: There is nothing whose outputs could be kept.
+        """
+        _refuse_unfit(model, batch_size, precision)
+        exactly()
+        self.model = model
+        self.batch_size = batch_size
+        self.precision = choose_precision(precision, self.device, cache_root())
+        self._hard: Run | None = None
+        self._hardened_for: tuple[str, ...] = ()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(iter(self.model.state_dict().values())).device
+
+    @property
+    def prefix(self) -> nn.Module:
+        """The frozen part as a module of its own, which shares the model's tensors."""
+        return self.model.prefix_module()
+
+    @property
+    def suffix(self) -> nn.Module:
+        """The trainable part as a module of its own, which shares the model's tensors."""
+        return self.model.suffix_module()
+
+    def extract(self, loader: Any) -> Features:
+        """Compute the features of every sample, once, in order.
+
+        Args:
+            loader: Batches of any size: (inputs, labels), or inputs alone. A tensor, a tuple or a
+                dictionary is one batch. Labels are tensors, or dictionaries or tuples of them.
+
+        Raises:
+            EmptyLoaderError: It gives no sample.
+            WrongBatchError: A batch does not fit the model.
+        """
+        labels: list[Labels] = []
+
+        def inputs() -> Iterator[Inputs]:
+            for given, label in Reader.of(self.model.summary)(loader):
+                labels.append(label)
+                yield given
+
+        made_by = self._made_by()
+        prefix = self._prefix(made_by, _expected(loader))
+        rows = [
+            tuple(tensor.cpu() for tensor in prefix(*chunk))
+            for chunk in cut(inputs(), self.batch_size)
+        ]
+        return Features(joined(rows), join_labels(labels), made_by)
+
+    def predict(self, data: Any) -> Any:
+        """Return what the model returns in eval mode, from features or from a loader: raw outputs.
+
+        Equal to the bit for features and for the samples that they are of, whatever the batches.
+
+        Raises:
+            WrongFeaturesError: Another frozen part computed the features.
+            EmptyLoaderError: The loader gives no sample.
+            WrongBatchError: A batch does not fit the model.
+        """
+        with _left_as_it_was(self.model), torch.no_grad():
+            self.model.eval()
+            outputs = [self.model.suffix(*rows) for rows in self._chunks(data)]
+        return pytree.tree_map(lambda *leaves: torch.cat(leaves), *outputs)
+
+    def fit(
+        self,
+        data: Any,
+        *,
+        epochs: int = 10,
+        optimizer: torch.optim.Optimizer | str = "adamw",
+        lr: float | None = None,
+        loss: Loss | str = "classification",
+        batch_size: int = 32,
+        seed: int = 42,
+        validation: Any = None,
+        on_epoch: Callable[[EpochRow], Any] = lambda _row: None,
+    ) -> list[EpochRow]:
+        """Train the model's trainable part on features; the frozen part is not run.
+
+        The order of samples depends on (seed, epoch) alone, dropout on (seed, step).
+
+        Args:
+            data: Features with labels; or a loader, whose features are extracted first.
+            epochs: How often each sample is seen.
+            optimizer: Over model.trainable(); or its name: sgd, adam, adamw, rmsprop.
+            lr: Of an optimizer by name; default: 1e-3 where only new layers train, else 1e-4.
+            loss: classification or binary, over logits and class indices; or your own function of
+                (outputs, labels), the mean over a batch.
+            batch_size: Samples a step.
+            seed: Of order and dropout.
+            validation: Features with labels or a loader, to judge each epoch by.
+            on_epoch: Called after each epoch, for example to step a schedule.
+
+        Returns:
+            One row an epoch; its accuracy is nan with a loss of your own.
+
+        Raises:
+            WrongArgumentError: An argument is of another kind.
+            WrongFeaturesError: Another frozen part computed the features.
+            WrongLabelsError: There are no labels, or the loss cannot read them.
+            NothingTrainsError: Everything is frozen.
+            NotFiniteFitError: The loss became NaN or infinite.
+        """
+        refuse_unless_positive("epochs", epochs)
+        refuse_unless_positive("batch_size", batch_size)
+        stepping = optimizer_of(self.model, optimizer, lr)
+        task, measured = loss_of(loss)
+        train = self._source(data, task)
+        judged = None if validation is None else self._source(validation, task)
+        proof = FreezeProof.take(self.model)
+        history = []
+        with _left_as_it_was(self.model), _worded_for_python():
+            for row, _best in train_epochs(
+                self.model,
+                train,
+                judged,
+                task=task,
+                loss=measured,
+                optimizer=stepping,
+                rate=None,
+                epochs=epochs,
+                batch_size=batch_size,
+                seed=seed,
+                stopping=Stopping("train/loss"),
+                proof=proof,
+            ):
+                history.append(row)
+                on_epoch(row)
+        if task is None:
+            proof.waiting.clear()  # what your own loss reaches is your choice
+        proof.check(self.model)
+        return history
+
+    # What the verbs share
+
+    def _made_by(self) -> tuple[About, ...]:
+        """Name what makes features now: the model's tensors may have changed since."""
+        return describe(
+            self.model,
+            preprocessing=None,
+            chunk_size=self.batch_size,
+            precision=self.precision,
+            device=self.device,
+        )
+
+    def _prefix(self, made_by: tuple[About, ...], images: int) -> Prefix:
+        """Return what computes features now; a hard one is kept until something changes."""
+        keys = tuple(about.key for about in made_by)
+        if self.precision != "exact" and keys != self._hardened_for:
+            self._hard = harden(
+                self.model, self.precision, self.device, images=images, say=warnings.warn
+            )
+            self._hardened_for = keys
+        return Prefix(self.model, self.batch_size, self.device, self._hard)
+
+    def _chunks(self, data: Any) -> Iterator[Rows]:
+        """Yield rows as the suffix reads them, `batch_size` samples at a time."""
+        made_by = self._made_by()
+        if isinstance(data, Features):
+            refuse_made_by_another(data, made_by)
+            source = FeatureSource(data, self.device)
+            for chunk in chunks_of(range(len(data)), self.batch_size):
+                yield source.take(chunk)[0]
+            return
+        inputs = (given for given, _labels in Reader.of(self.model.summary)(data))
+        prefix = self._prefix(made_by, _expected(data))
+        for part in cut(inputs, self.batch_size):
+            yield trainable(prefix(*part))
+
+    def _source(self, data: Any, task: str | None) -> FeatureSource:
+        features = data if isinstance(data, Features) else self.extract(data)
+        refuse_made_by_another(features, self._made_by())
+        source = FeatureSource(features, self.device)
+        refuse_other_labels(source.labels, task, partial(self._one_output, source))
+        return source
+
+    def _one_output(self, source: FeatureSource) -> Any:
+        """Return what the model returns for the first sample."""
+        with _left_as_it_was(self.model), torch.no_grad():
+            self.model.eval()
+            return self.model.suffix(*source.take([0])[0])
+
+
+def _expected(loader: Any) -> int:
+    """Return how many samples a loader tells that it has; compiling the prefix pays for many."""
+    try:
+        return len(loader.dataset)
+    except (AttributeError, TypeError):
+        return 0
+
+
+def _refuse_unfit(model: object, batch_size: object, precision: object) -> None:
+    if not isinstance(model, CompiledModel):
+        raise WrongArgumentError(
+            name="model",
+            found=type(model).__name__,
+            wanted="a CompiledModel",
+            advice="compile your own module: tlcompile.compile_recipe(recipe, base=module)",
+        )
+    if not model.boundary:
+        raise NothingFrozenError(reason=model.not_cacheable)
+    refuse_unless_positive("batch_size", batch_size)
+    if precision not in PRECISIONS:
+        raise WrongArgumentError(
+            name="precision",
+            found=repr(precision),
+            wanted=", ".join(PRECISIONS),
+            advice=did_you_mean(str(precision), PRECISIONS, "write precision='exact'"),
+        )
+
+
+@contextlib.contextmanager
+def _left_as_it_was(model: CompiledModel) -> Iterator[None]:
+    """Restore the mode of a model, and the random numbers of its caller."""
+    mode = model.training
+    devices = {t.device for t in model.state_dict().values() if t.device.type == "cuda"}
+    try:
+        with torch.random.fork_rng(devices):
+            yield
+    finally:
+        model.train(mode)
+
+
+@contextlib.contextmanager
+def _worded_for_python() -> Iterator[None]:
+    try:
+        yield
+    except NotFiniteLossError as error:
+        facts = {f.name: getattr(error, f.name) for f in dataclasses.fields(error)}
+        raise NotFiniteFitError(**facts) from error

@@ -1,0 +1,296 @@
+"""Where the features of a run come from: the store, memory, or computed in every epoch."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tlcompile.data.digests import Keys, digests_of
+from tlcompile.data.loading import Pair, load_pixels
+from tlcompile.errors.features import CacheFullError, OverBudgetError
+from tlcompile.errors.run import RunError
+from tlcompile.features.augment import AugmentedSource
+from tlcompile.features.extract import Report, extract, missing
+from tlcompile.features.fingerprint import describe, describe_pixels
+from tlcompile.features.hard import harden
+from tlcompile.features.pixels import StoredPixels
+from tlcompile.features.precision import choose_precision
+from tlcompile.features.prefix import Loader, Prefix
+from tlcompile.features.root import cache_root
+from tlcompile.features.sources import (
+    InMemory,
+    InStore,
+    KeptSource,
+    LiveSource,
+    Places,
+    Source,
+    compute_rows,
+)
+from tlcompile.features.store import FeatureSet, Store
+from tlcompile.features.tiers import SHARE, Tier, free_memory
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.recipe.schema import Recipe
+from tlcompile.recipe.sizes import parse_bytes
+from tlcompile.run.costs import tier_of
+from tlcompile.run.parts import Part, parts_of
+from tlcompile.run.say import progress
+from tlcompile.run.splits import Say, Splits, check_readable
+from tlcompile.zoo.preprocessing import Preprocessing
+
+
+class Features:
+    """Builds the source of each split, and tells what the store did for it.
+
+    Args:
+        recipe: What the user asked for.
+        preprocessing: What every image goes through.
+        model: The recipe, compiled.
+        device: Where to compute.
+        say: Takes lines for the user.
+
+    Attributes:
+        precision: As it is computed: exact, fp32-fused or fast.
+        told: What the record says of it.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        preprocessing: Preprocessing,
+        model: CompiledModel,
+        device: torch.device,
+        say: Say,
+    ) -> None:
+        self.recipe, self.preprocessing, self.model = recipe, preprocessing, model
+        self.device, self.say = device, say
+        self.root = Path(recipe.run.cache) if recipe.run.cache else cache_root()
+        self.precision = choose_precision(recipe.features.precision, device, self.root)
+        self.tier: Tier | None = None
+        self.told: dict[str, Any] = {"precision": self.precision}
+
+    def sources(self, splits: Splits) -> dict[str, Source]:
+        """Return where the rows of each split come from, by its name.
+
+        Raises:
+            DataError: Images are bad.
+        """
+        parts = parts_of(self.recipe, splits, self.preprocessing.size or 0)
+        if self.recipe.features.cache == "off":
+            found = self._all_live(parts)
+        else:
+            try:
+                found = self._stored(parts)
+            except RunError as error:  # the disk; what was stored before stays
+                found = self._unstored(parts, _worded(error))
+        augment = self.recipe.features.augment
+        if self.model.boundary and (augment.noise or augment.dropout):
+            seed = self.recipe.fine_tune.seed
+            found["train"] = AugmentedSource(found["train"], augment.noise, augment.dropout, seed)
+        return found
+
+    def _stored(self, parts: list[Part]) -> dict[str, Source]:
+        """Return rows from the store; those that it does not have are computed and stored."""
+        store, workers = Store(self.root), self.recipe.run.workers
+        digests = {part.name: digests_of(part.samples, workers=workers) for part in parts}
+        sets, pixels = self._sets(store, parts), self._pixel_set(store)
+        kept = [part for part in parts if part.tags]
+        keys = {part.name: part.keys(digests[part.name]) for part in kept}
+        self._make_room(store, [*sets, *pixels], keys)
+        prefix = self._prefix(sum(len(missing(sets, wanted)) for wanted in keys.values()))
+        report, found = Report(), {}
+        for part in parts:
+            load = self._loader(part, digests[part.name], pixels)
+            if sets and part.tags:
+                report += self._extract(part, sets, keys[part.name], load, prefix)
+                found[part.name] = self._kept(part, sets, keys[part.name])
+            else:
+                report += self._prepare(part, digests[part.name], load)
+                found[part.name] = self._live(part, load, prefix)
+        self._tell(sets or pixels, report)
+        return found
+
+    def _sets(self, store: Store, parts: list[Part]) -> list[FeatureSet]:
+        """Return a set for each boundary; none where nothing is frozen, or computing is faster."""
+        abouts = describe(
+            self.model,
+            preprocessing=self.preprocessing,
+            chunk_size=self.recipe.features.batch_size,
+            precision=self.precision,
+            device=self.device,
+        )
+        rows = sum(len(part.samples) * part.views for part in parts)
+        self.tier = tier_of(self.recipe, self.model, self.device.type, rows)
+        if self.tier is None or self.tier.name == "live":
+            return []
+        return _refreshed([store.open(about) for about in abouts])
+
+    def _pixel_set(self, store: Store) -> list[FeatureSet]:
+        """Return the set of prepared images, where all have one size."""
+        if self.preprocessing.crop is None:
+            return []
+        return _refreshed([store.open(describe_pixels(self.preprocessing))])
+
+    def _make_room(
+        self, store: Store, sets: Sequence[FeatureSet], keys: Mapping[str, Keys]
+    ) -> None:
+        """Evict what was not used for long; refuse to begin what cannot end.
+
+        Raises:
+            OverBudgetError: The budget is too small for this run alone.
+            CacheFullError: The disk is.
+        """
+        if not keys:
+            return
+        every = np.unique(np.concatenate(list(keys.values())), axis=0)
+        needed = sum(one.row_bytes * len(missing([one], every)) for one in sets)
+        if needed:
+            total = sum(one.row_bytes for one in sets) * len(every)
+            budget = parse_bytes(self.recipe.run.cache_budget)
+            if total > budget:
+                raise OverBudgetError(path=self.root, needed_bytes=total, budget_bytes=budget)
+            for one in sets:
+                one.touch()
+            store.collect(budget - needed)
+            _refuse_full_disk(self.root, needed)
+
+    def _prefix(self, rows: int) -> Prefix:
+        """Return the frozen part as the recipe wants it computed, for so many rows."""
+        size = self.recipe.features.batch_size
+        hard = None
+        if rows and self.precision != "exact" and self.model.boundary:
+            hard = harden(self.model, self.precision, self.device, images=rows, say=self.say)
+        return Prefix(self.model, size, self.device, hard)
+
+    def _loader(self, part: Part, digests: Keys | None, pixels: Sequence[FeatureSet]) -> Loader:
+        """Return what reads a split's images, each in its view."""
+
+        def decode(pairs: Sequence[Pair]) -> Tensor:
+            return load_pixels(
+                part.samples,
+                pairs,
+                self.preprocessing,
+                workers=self.recipe.run.workers,
+                augmentations=part.augmentation,
+                digests=digests,
+            )
+
+        if part.as_they_are and digests is not None:
+            for stored in pixels:
+                return StoredPixels(stored, digests, decode, self.preprocessing.normalise)
+        return lambda pairs: self.preprocessing.normalise(decode(pairs))
+
+    def _extract(
+        self, part: Part, sets: Sequence[FeatureSet], keys: Keys, load: Loader, prefix: Prefix
+    ) -> Report:
+        """See to it that the store has all rows of a split."""
+        with progress(f"features of {part.name}", len(keys)) as advance:
+            report = extract(
+                sets,
+                keys,
+                load,
+                prefix,
+                chunk_size=prefix.chunk_size,
+                views=part.views,
+                advance=advance,
+            )
+        if isinstance(load, StoredPixels):
+            load.close()
+        return report
+
+    def _kept(self, part: Part, sets: Sequence[FeatureSet], keys: Keys) -> Source:
+        rows: Places = InStore(sets, [one.locate(keys) for one in sets], self.device)
+        if self.tier is not None and self.tier.name == "device":
+            rows = InMemory(rows.gather(np.arange(len(keys))))
+        labels = torch.tensor(part.samples.labels)
+        return KeptSource(rows, labels, part.views, self.recipe.fine_tune.seed)
+
+    def _prepare(self, part: Part, digests: Keys, load: Loader) -> Report:
+        """Decode every image of a split that runs live once: into the store, or as a proof."""
+        if not isinstance(load, StoredPixels):
+            check_readable(self.recipe, [part.samples])
+            return Report()
+        with progress(f"images of {part.name}", len(digests)) as advance:
+            return extract(
+                [load.stored],
+                digests,
+                load.decode,
+                lambda images: (images,),
+                chunk_size=self.recipe.features.batch_size,
+                advance=advance,
+            )
+
+    def _live(self, part: Part, load: Loader, prefix: Prefix) -> Source:
+        """Return rows that are computed in every epoch."""
+        views = part.views if part.tags and part.name == "train" else None
+        labels = torch.tensor(part.samples.labels)
+        return LiveSource(load, prefix, labels, views, self.recipe.fine_tune.seed)
+
+    def _all_live(self, parts: Sequence[Part]) -> dict[str, Source]:
+        """Return rows that are computed in every epoch, and images that are read in each."""
+        check_readable(self.recipe, [part.samples for part in parts])
+        prefix = self._prefix(_rows(parts) * self.recipe.fine_tune.epochs)
+        return {part.name: self._live(part, self._loader(part, None, []), prefix) for part in parts}
+
+    def _unstored(self, parts: Sequence[Part], why: str) -> dict[str, Source]:
+        """Return rows without the store: in memory where they fit, else live."""
+        num_bytes = sum(b.num_bytes for b in self.model.boundary) * _rows(parts)
+        if not num_bytes or num_bytes > free_memory() * SHARE:
+            self.say(f"features    {why}; the run goes on live, without the store")
+            return self._all_live(parts)
+        self.say(f"features    {why}; the run goes on without the store, from memory")
+        prefix = self._prefix(_rows(parts))
+        found: dict[str, Source] = {}
+        for part in parts:
+            load = self._loader(part, None, [])
+            if not part.tags:
+                found[part.name] = self._live(part, load, prefix)
+                continue
+            count = len(part.samples)
+            with progress(f"features of {part.name}", count * part.views) as advance:
+                rows = compute_rows(load, prefix, count, views=part.views, advance=advance)
+            labels = torch.tensor(part.samples.labels)
+            seed = self.recipe.fine_tune.seed
+            found[part.name] = KeptSource(InMemory(rows), labels, part.views, seed)
+        return found
+
+    def _tell(self, sets: Sequence[FeatureSet], report: Report) -> None:
+        """Print the one line about the store, and keep it for the record."""
+        if not sets:
+            return
+        for line in report.damaged:
+            self.say(f"features    put aside: {line}")
+        names = ", ".join(f"{one.about.vertex} as {one.about.key[:8]}" for one in sets)
+        self.say(f"features    {report.worded()} ({names}, in {self.root})")
+        self.told |= {
+            "store": [{"vertex": one.about.vertex, "key": one.about.key} for one in sets],
+            **report.as_data(),
+        }
+
+
+def _refuse_full_disk(root: Path, needed: int) -> None:
+    there = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+    free = shutil.disk_usage(there).free
+    if needed > free:
+        raise CacheFullError(path=root, needed_bytes=needed, free_bytes=free)
+
+
+def _refreshed(sets: list[FeatureSet]) -> list[FeatureSet]:
+    for one in sets:
+        one.refresh()
+    return sets
+
+
+def _rows(parts: Iterable[Part]) -> int:
+    return sum(len(part.samples) * part.views for part in parts)
+
+
+def _worded(error: RunError) -> str:
+    """Return an error in one line, with its facts."""
+    facts = ", ".join(f"{name} {value}" for name, value in error.facts().items())
+    return f"{error.headline()} ({facts}); {error.fix()}" if facts else error.headline()

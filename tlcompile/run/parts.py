@@ -1,0 +1,67 @@
+"""The splits of a run with their views: which images, changed how, under which row keys."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from tlcompile.data.augment import Augmentation
+from tlcompile.data.digests import Keys
+from tlcompile.data.samples import Samples
+from tlcompile.data.views import Views, row_keys
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.splits import Splits
+
+
+@dataclass(frozen=True)
+class Part:
+    """One split, as its features see it.
+
+    Attributes:
+        name: train, val or test.
+        samples: Its images.
+        views: Views an image that can be kept.
+        augmentation: What makes a view; where there are none, what an epoch does.
+        tags: For each view what decides its pixels; empty where each epoch draws anew.
+    """
+
+    name: str
+    samples: Samples
+    views: int
+    augmentation: Callable[[int], Augmentation | None]
+    tags: tuple[str, ...]
+
+    def keys(self, digests: Keys) -> Keys:
+        """Return the row keys, those of a sample's views together."""
+        by_view = [row_keys(digests, tag) for tag in self.tags]
+        return np.stack(by_view, axis=1).reshape(-1, digests.shape[1])
+
+    @property
+    def as_they_are(self) -> bool:
+        """Tell whether its images are not changed."""
+        return self.tags == ("",)
+
+
+def parts_of(recipe: Recipe, splits: Splits, size: int) -> list[Part]:
+    """Return the splits with their views."""
+    return [_part(recipe, name, samples, size) for name, samples in splits.named().items()]
+
+
+def _part(recipe: Recipe, name: str, samples: Samples, size: int) -> Part:
+    augment, views = recipe.data.augment, recipe.features.views
+    if name == "train" and augment.train:
+        if views is None:
+            seeds = (augment.seed, recipe.fine_tune.seed)
+
+            def drawn(epoch: int) -> Augmentation:
+                return Augmentation(augment.train, size, seeds, epoch)
+
+            return Part(name, samples, 1, drawn, ())
+        kept = Views(augment.train, size, augment.seed, views)
+        return Part(name, samples, views, kept.augmentation, tuple(map(kept.tag, range(views))))
+    if name == "val" and augment.val:  # a shift of domain is the same each time
+        shift = Augmentation(augment.val, size, augment.seed, 0)
+        return Part(name, samples, 1, lambda _view: shift, (shift.tag,))
+    return Part(name, samples, 1, lambda _view: None, ("",))
