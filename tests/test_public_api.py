@@ -14,6 +14,8 @@ import tlcompile
 NAMES = [
     "Bundle",
     "CompiledModel",
+    "FeatureTrainer",
+    "Features",
     "Recipe",
     "TLCompileError",
     "compile_recipe",

@@ -10,15 +10,19 @@ if TYPE_CHECKING:
     from tlcompile.bundle import load_bundle as load_bundle
     from tlcompile.compiler import compile_recipe as compile_recipe
     from tlcompile.errors.base import TLCompileError as TLCompileError
+    from tlcompile.features.rows import Features as Features
     from tlcompile.model.compiled import CompiledModel as CompiledModel
     from tlcompile.recipe.load import load_recipe as load_recipe
     from tlcompile.recipe.schema import Recipe as Recipe
     from tlcompile.run.api import train as train
+    from tlcompile.run.feature_trainer import FeatureTrainer as FeatureTrainer
 
 # Lazy (PEP 562): torch and torchvision take 1.3 to 2.3 s that `--help` need not pay.
 _HOMES = {
     "Bundle": "tlcompile.bundle",
     "CompiledModel": "tlcompile.model.compiled",
+    "FeatureTrainer": "tlcompile.run.feature_trainer",
+    "Features": "tlcompile.features.rows",
     "Recipe": "tlcompile.recipe.schema",
     "TLCompileError": "tlcompile.errors.base",
     "compile_recipe": "tlcompile.compiler",
@@ -29,6 +33,8 @@ _HOMES = {
 __all__ = [
     "Bundle",
     "CompiledModel",
+    "FeatureTrainer",
+    "Features",
     "Recipe",
     "TLCompileError",
     "compile_recipe",

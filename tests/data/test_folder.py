@@ -76,7 +76,7 @@ def test_extra_class_names_both_and_the_nearest(make_tree: MakeTree, split: str)
 def test_empty_class_to_train_on_is_named(make_tree: MakeTree) -> None:
     tree = make_tree("train/a/1.png", "val/a/1.png")
     (tree / "train" / "b").mkdir()
-    (tree / "train" / "b" / "only.gif").write_bytes(b"GIF89a")
+    (tree / "train" / "b" / "only.txt").write_bytes(b"no image")
     with pytest.raises(EmptyClassError) as caught:
         scan_folder(tree)
     assert (caught.value.classname, caught.value.folder) == ("b", str(tree / "train" / "b"))
@@ -101,7 +101,7 @@ def test_images_outside_of_class_folders(make_tree: MakeTree) -> None:
 
 def test_hidden_files_and_other_endings_are_skipped(make_tree: MakeTree) -> None:
     tree = make_tree(
-        "a/1.PNG", "a/.2.png", "a/3.gif", "a/4.txt", "a/.thumbs/5.png", ".git/6.png", "7.png"
+        "a/1.PNG", "a/.2.png", "a/3.heic", "a/4.txt", "a/.thumbs/5.png", ".git/6.png", "7.png"
     )
     assert by_name(scan_folder(tree)["all"]) == [("a", "1.PNG")]
 

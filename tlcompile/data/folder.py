@@ -13,10 +13,10 @@ from tlcompile.errors.data import (
     MissingFolderError,
     NoImagesError,
     UnknownClassError,
+    UnreadableImagesError,
 )
 
-# As torchvision's class folders, which skip .gif.
-ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+ENDINGS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 # What others call our splits; taken for classes, or overlooked, they would spoil a run in silence.
 OTHER_NAMES = {
     "train": ("train", "training"),
@@ -120,23 +120,33 @@ def _loose(root: Path) -> int:
 
 
 def _is_image(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return not hidden and path.suffix.lower() in ENDINGS and path.is_file()
+    return not path.name.startswith(".") and path.suffix.lower() in ENDINGS
 
 
 def _images(folder: Path) -> list[str]:
-    """List the images below a folder, sorted; links are followed, a folder is entered once."""
+    """List the images below a folder, sorted; links are followed, a folder is entered once.
+
+    What is named like an image is listed, whatever it is: reading it says what is wrong.
+
+    Raises:
+        UnreadableImagesError: A folder may not be read.
+    """
     found: list[Path] = []
     entered: set[str] = set()
-    for parent, folders, names in os.walk(folder, followlinks=True):
+    for parent, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
         real = os.path.realpath(parent)
         if real in entered:  # A link to a folder above would never end.
             folders.clear()
             continue
         entered.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        found += [Path(parent, name) for name in names]
-    return sorted(str(path) for path in found if _is_image(path))
+        found += [path for path in map(Path(parent).joinpath, names + folders) if _is_image(path)]
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _is_image(Path(n)))
+    return sorted(map(str, found))
+
+
+def _refuse_folder(cause: OSError) -> None:
+    reason = f"the folder cannot be listed: {cause.strerror}"
+    raise UnreadableImagesError(images=((str(cause.filename), reason),)) from cause
 
 
 def _near(path: Path) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ MAX_BYTES = 1 << 29  # of a file; twice the RGB of MAX_PIXELS
 WHITE = (255, 255, 255, 255)
 
 _EIGHT_BIT = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
-_WITH_ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")
+WITH_ALPHA = ("LA", "PA", "La", "RGBA", "RGBa")
 _PIL_MODE = {1: "L", 3: "RGB"}
 
 
@@ -85,8 +85,9 @@ def decode_image(data: bytes, name: str, channels: int = 3) -> Tensor:
     """Decode one image, upright, as RGB or grey.
 
     EXIF orientation is applied. Transparent pixels are laid on white, as a page shows them.
-    CMYK, palettes and the like are converted by Pillow, without colour profiles. Of an animation
-    the first frame is read. 16-bit grey is scaled, not clipped.
+    CMYK, palettes and the like are converted by Pillow, without colour profiles (`notes.py` says
+    where there was one). Of an animation the first frame is read. 16-bit grey is scaled, not
+    clipped; of 16-bit colours the upper 8 bits are read.
 
     Raises:
         UnreadableImagesError: It is empty, cut short, damaged or of another format.
@@ -136,12 +137,17 @@ def _pixels(image: Image.Image, name: str, channels: int) -> Tensor:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width} x {image.height}"
         raise TooManyPixelsError(path=name, size=size, limit=MAX_PIXELS)
+    if image.mode == "RGB" and "transparency" in image.info and is_sixteen_bit(image):
+        # Pillow compares the colour's 16 bits with the 8 that are left of the pixels.
+        raise UnsupportedImageError(path=name, mode="16-bit RGB with a transparent colour")
     ImageOps.exif_transpose(image, in_place=True)  # else it copies what is upright, too
     if image.mode.startswith("I;16"):
         return _sixteen_bit(image, channels)
-    if image.mode not in _EIGHT_BIT + _WITH_ALPHA:
+    if image.mode not in _EIGHT_BIT + WITH_ALPHA:
         raise UnsupportedImageError(path=name, mode=image.mode)
-    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+    if image.mode == "P":
+        _refuse_missing_colours(image)
+    if image.mode in WITH_ALPHA or "transparency" in image.info:
         image = _on_white(image)
     wanted = _PIL_MODE[channels]
     array = np.array(image if image.mode == wanted else image.convert(wanted))
@@ -151,8 +157,24 @@ def _pixels(image: Image.Image, name: str, channels: int) -> Tensor:
 def _sixteen_bit(image: Image.Image, channels: int) -> Tensor:
     """Scale 0..65535 to 0..255, rounded; Pillow's own conversion would clip at 255."""
     array = np.asarray(image).astype(np.uint32)
+    if "transparency" in image.info:
+        array[array == image.info["transparency"]] = 65535
     grey = torch.from_numpy(((array + 128) // 257).astype(np.uint8))
     return grey.expand(channels, -1, -1).contiguous()
+
+
+def is_sixteen_bit(image: Image.Image) -> bool:
+    """Tell whether the file has 16 bits a channel; Pillow keeps the upper 8 of a colour image."""
+    tile = getattr(image, "tile", [])
+    return image.mode.startswith("I;16") or any(";16" in str(part.args) for part in tile)
+
+
+def _refuse_missing_colours(image: Image.Image) -> None:
+    """Pillow shows as black what the palette does not have."""
+    colours = len(image.getpalette("RGB") or ()) // 3
+    highest = int(np.asarray(image).max())
+    if highest >= colours:
+        raise ValueError(f"a pixel has colour {highest} of a palette of {colours}")
 
 
 def _on_white(image: Image.Image) -> Image.Image:

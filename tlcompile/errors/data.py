@@ -62,7 +62,7 @@ class EmptyClassError(DataError):
         return f"class '{one_line(self.classname)}' has no image in '{shown(self.folder)}'"
 
     def facts(self) -> dict[str, str]:
-        return {"wanted": "at least one .jpg, .jpeg, .png, .webp, .bmp, .tif or .tiff file"}
+        return {"wanted": "at least one .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff or .gif file"}
 
     def fix(self) -> str:
         # Hidden folders are no classes, and nothing is lost of what may lie in this one.

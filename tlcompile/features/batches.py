@@ -114,7 +114,7 @@ def _batches(data: Any) -> Iterable[Any]:
     if isinstance(data, Tensor | tuple | dict):
         return [data]
     try:
-        return iter(data)
+        batches: Iterator[Any] = iter(data)
     except TypeError as error:
         raise WrongArgumentError(
             name="loader",
@@ -122,6 +122,7 @@ def _batches(data: Any) -> Iterable[Any]:
             wanted="an iterable of batches, or one batch",
             advice="give a DataLoader, a list of batches, or a tensor",
         ) from error
+    return batches
 
 
 def _check_labels(number: int, labels: Labels, count: int) -> None:

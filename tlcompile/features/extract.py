@@ -18,7 +18,8 @@ from torch import Tensor
 
 from tlcompile.data.loading import Pair
 from tlcompile.errors.run import RunError
-from tlcompile.features.prefix import Loader, Rows
+from tlcompile.features.layout import taken
+from tlcompile.features.prefix import Loader, Rows, join
 from tlcompile.features.sources import pairs_at
 from tlcompile.features.store import FeatureSet, Keys
 from tlcompile.recipe.sizes import show_bytes
@@ -52,11 +53,12 @@ class BlockWriter:
         if not self._keys:
             return
         keys, seconds = np.concatenate(self._keys), time.monotonic() - self._since
-        for one, parts in zip(self.sets, zip(*self._rows, strict=True), strict=True):
+        for one, rows in zip(self.sets, join(self._rows), strict=True):
             new = np.flatnonzero(one.locate(keys) < 0)  # one set may know what another does not
             if len(new):
-                rows = torch.cat(parts)[torch.from_numpy(new)] if len(new) < len(keys) else None
-                one.write(keys[new], torch.cat(parts) if rows is None else rows, seconds)
+                all_new = len(new) == len(keys)
+                some = rows if all_new else taken(rows, torch.from_numpy(new))
+                one.write(keys[new], some, seconds)
         self.written += self._bytes
         self._start()
 

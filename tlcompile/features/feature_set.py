@@ -54,6 +54,7 @@ class FeatureSet:
         self._cache, self._folder, self._quarantine = cache, folder, quarantine
         self._blocks: dict[str, Block] = {}  # by file name, in the order of row numbers
         self._refused: set[str] = set()
+        self._about_is_checked = False
 
     @property
     def row_bytes(self) -> int:
@@ -117,10 +118,13 @@ class FeatureSet:
         self.damaged.append(f"'{self._folder / name}': {reason}; {place}")
 
     def _check_about(self) -> None:
+        if self._about_is_checked:
+            return
         try:
             data = (self._folder / ABOUT).read_bytes()
         except OSError:
             return  # nothing is stored yet; and it is for people only
+        self._about_is_checked = True
         found = read_about(data)
         if found != self.about:
             reason = f"it is about another set, {found.key}" if found else "it is not as written"

@@ -24,6 +24,7 @@ from tlcompile.zoo.preprocessing import Preprocessing
 FORMAT = 1  # of what follows; count it up where the same ingredients come to mean something else
 FOR_PEOPLE = frozenset({"base", "weights", "input"})  # told, and not in the key
 PIXELS = "pixels"
+ABSENT = "absent"
 
 Path = tuple[str, ...]
 
@@ -122,49 +123,53 @@ def _used(model: CompiledModel, boundary: Boundary) -> tuple[dict[str, nn.Module
 
 def differs(a: About, b: About) -> list[str]:
     """Say in words what is another in `a`, which is wanted, than in `b`, which was there before."""
-    ours, theirs = dict(_leaves(a.ingredients)), dict(_leaves(b.ingredients))
-    paths = [path for path in {**ours, **theirs} if path[0] not in FOR_PEOPLE]
-    changed = [path for path in paths if ours.get(path) != theirs.get(path)]
-    many: dict[str, list[str]] = {}
+    named: dict[str, list[str]] = {}
     lines = []
-    for path in changed:
-        match path:
-            case ("program",):
-                _add(many, "the graph of the frozen part", "")
-            case ("tensors", name, "sha256"):
-                _add(many, "the values of", name)
-            case ("tensors", name, *_):
-                _add(many, "the form of", name)
-            case ("code", name):
-                _add(many, "the code of", name)
-            case _:
-                old, new = (_shown(where.get(path)) for where in (theirs, ours))
-                lines.append(f"{_words(path)}: {old}, now {new}")
-    return [f"{what} {listed(names)}".rstrip() for what, names in many.items()] + lines
+    for path, new, old in _changes(a.ingredients, b.ingredients):
+        if path[0] in FOR_PEOPLE:
+            continue
+        what, name = _words(path, new, old)
+        if name is None:
+            lines.append(f"{what}: {_shown(old)}, now {_shown(new)}")
+        elif name not in named.setdefault(what, []):
+            named[what].append(name)
+    return [f"{what} {listed(names)}".rstrip() for what, names in named.items()] + lines
 
 
-def _add(many: dict[str, list[str]], what: str, name: str) -> None:
-    names = many.setdefault(what, [])
-    if name not in names:
-        names.append(name)
+def _changes(new: Any, old: Any, path: Path = ()) -> Iterator[tuple[Path, Any, Any]]:
+    """Yield what differs, as far inside as both sides have it."""
+    if not isinstance(new, dict) or not isinstance(old, dict):
+        yield path, new, old
+        return
+    # The precision decides what else is asked for.
+    names = ["precision"] if new.get("precision") != old.get("precision") else {**new, **old}
+    for name in names:
+        one, other = new.get(name, ABSENT), old.get(name, ABSENT)
+        if one != other:
+            yield from _changes(one, other, (*path, name))
 
 
-def _words(path: Path) -> str:
+def _words(path: Path, new: Any, old: Any) -> tuple[str, str | None]:
+    """Return what differs, and the name of the part, where several are listed in one line."""
     match path:
+        case ("program",):
+            return "the operations of the frozen part", ""
+        case ("modules" | "tensors" | "code" as kind, name) if ABSENT in (new, old):
+            return f"{kind} that are {'new' if old == ABSENT else 'gone'}:", name
         case ("modules", name, "kind"):
-            return f"the kind of {name}"
+            return f"the kind of {name}", None
         case ("modules", name, "settings", *rest):
-            return f"{'.'.join(rest)} of {name}"
+            return f"{'.'.join(rest)} of {name}", None
+        case ("modules", name, *_):
+            return "the hooks of", name
+        case ("tensors", name, "sha256"):
+            return "the values of", name
+        case ("tensors", name, *_):
+            return "the form of", name
+        case ("code", name):
+            return "the code of", name
         case _:
-            return " ".join(path)
-
-
-def _leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
-    if isinstance(value, dict) and value:
-        for name, item in value.items():
-            yield from _leaves(item, (*path, name))
-    else:
-        yield path, value
+            return " ".join(path), None
 
 
 def _shown(value: Any) -> str:

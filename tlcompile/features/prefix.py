@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tlcompile.data.loading import Pair
+from tlcompile.features.layout import joined, packed, taken
 from tlcompile.model.compiled import CompiledModel
 
 T = TypeVar("T")
@@ -51,44 +52,28 @@ class Prefix:
         cuts = list(range(self.chunk_size, len(inputs[0]), self.chunk_size))
         parts = zip(*(torch.tensor_split(tensor, cuts) for tensor in inputs), strict=True)
         chunks = [self._chunk(part) for part in parts]
-        return tuple(torch.cat(parts) for parts in zip(*chunks, strict=True))
+        return join(chunks)
 
     def _chunk(self, inputs: Rows) -> Rows:
         count = len(inputs[0])
         padded = [self._padded(tensor) for tensor in inputs]
         computed = (self.hard or self.model.prefix)(*padded)
-        return tuple(_packed(tensor[:count]) for tensor in computed)
+        return tuple(packed(tensor[:count]) for tensor in computed)
 
     def _padded(self, tensor: Tensor) -> Tensor:
         padding = tensor[-1:].expand(self.chunk_size - len(tensor), *tensor.shape[1:])
         return torch.cat([tensor, padding]).to(self.device)
 
 
-def _packed(rows: Tensor) -> Tensor:
-    """Copy rows into storage of their own, keeping the order of their dimensions.
-
-    A tensor that was live in a permuted layout (ConvNeXt's channels-last) and is stored contiguous
-    gives other bits in the suffix. Views of one storage (ShuffleNet's chunk) are copied apart.
-    """
-    strides = rows.stride()
-    order = sorted(range(rows.dim()), key=lambda d: (-strides[d], d))
-    if order[0] != 0:  # rows must be separate in memory to be gathered one by one
-        order = [0, *(d for d in order if d != 0)]
-    inverse = [order.index(d) for d in range(rows.dim())]
-    return rows.permute(order).contiguous().clone().permute(inverse)
-
-
 def gather(rows: Rows, indices: Sequence[int] | Tensor) -> Rows:
     """Take rows by index; the order of dimensions in memory stays as it was stored."""
     index = torch.as_tensor(indices, dtype=torch.long, device=rows[0].device)
-    return tuple(_gather(tensor, index) for tensor in rows)
+    return tuple(taken(tensor, index) for tensor in rows)
 
 
-def _gather(tensor: Tensor, index: Tensor) -> Tensor:
-    strides = tensor.stride()
-    order = sorted(range(tensor.dim()), key=lambda d: (d != 0, -strides[d], d))
-    inverse = [order.index(d) for d in range(tensor.dim())]
-    return tensor.permute(order).index_select(0, index).permute(inverse)
+def join(parts: Sequence[Rows]) -> Rows:
+    """Put rows behind each other; the order of dimensions in memory stays."""
+    return tuple(map(joined, zip(*parts, strict=True)))
 
 
 def chunks_of(order: Sequence[T], size: int) -> Iterator[list[T]]:

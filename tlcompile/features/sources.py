@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tlcompile.data.loading import Pair
 from tlcompile.data.samples import generator
-from tlcompile.features.prefix import Loader, Prefix, Rows, chunks_of, gather
+from tlcompile.features.prefix import Loader, Prefix, Rows, chunks_of, gather, join
 from tlcompile.features.store import FeatureSet
 
 
@@ -62,7 +62,8 @@ class LiveSource:
         waiting: Rows = ()
         for batch in chunk_batches(order, batch_size):
             while not waiting or len(waiting[0]) < len(batch):
-                waiting = _joined(waiting, trainable(self.prefix(self.load(next(pairs)))))
+                rows = trainable(self.prefix(self.load(next(pairs))))
+                waiting = join([waiting, rows]) if waiting else rows
             count = len(batch)
             device = waiting[0].device
             yield gather(waiting, range(count)), self.labels[batch].to(device)
@@ -73,10 +74,6 @@ class LiveSource:
             return [(sample, epoch) for sample in order]
         drawn = draw_views(self.seed, epoch, len(self.labels), self.views).tolist()
         return [(sample, drawn[sample]) for sample in order]
-
-
-def _joined(first: Rows, second: Rows) -> Rows:
-    return tuple(map(torch.cat, zip(first, second, strict=True))) if first else second
 
 
 def trainable(rows: Rows) -> Rows:
@@ -189,7 +186,7 @@ def compute_rows(
     for chunk in chunks_of(range(count * views), prefix.chunk_size):
         parts.append(prefix(load(pairs_at(chunk, views))))
         advance(len(chunk))
-    return tuple(torch.cat(tensors) for tensors in zip(*parts, strict=True))
+    return join(parts)
 
 
 def pairs_at(places: Iterable[int], views: int) -> list[Pair]:

@@ -30,6 +30,7 @@ class Program:
         namespace: Global names that the source uses: functions of torch, never tensors.
         modules: Global names that stand for Python modules, which do not pickle themselves.
         inputs: Names of the arguments, in order.
+        targets: Modules and tensors of the tree that it uses, in order, each once.
     """
 
     title: str
@@ -37,6 +38,7 @@ class Program:
     namespace: dict[str, Any] = field(repr=False)
     modules: dict[str, str] = field(repr=False)
     inputs: tuple[str, ...]
+    targets: tuple[str, ...] = field(default=(), repr=False)
 
     def function(self) -> Callable[..., Any]:
         """Compile the source; tracebacks show its lines."""
@@ -90,7 +92,10 @@ def _written(graph: fx.Graph, title: str) -> Program:
     inputs = tuple(str(node.target) for node in graph.nodes if node.op == "placeholder")
     modules = {k: v.__name__ for k, v in code.globals.items() if isinstance(v, ModuleType)}
     namespace = {k: v for k, v in code.globals.items() if k not in modules}
-    return Program(title, code.src, namespace, modules, inputs)
+    targets = dict.fromkeys(
+        str(node.target) for node in graph.nodes if node.op in ("call_module", "get_attr")
+    )
+    return Program(title, code.src, namespace, modules, inputs, tuple(targets))
 
 
 def _erase_dead(graph: fx.Graph, *, modules: bool) -> None:

@@ -19,11 +19,9 @@ from tlcompile.errors.base import listed
 from tlcompile.graph.cut import Cut, bytes_of, find_cut, leaf_pairs, line_of
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX, name_of
-from tlcompile.graph.program import Program, program_alone, program_of
+from tlcompile.graph.program import Program, owned, program_alone, program_of
 from tlcompile.graph.reach import ancestors
 from tlcompile.graph.shapes import MAY_WRITE, VALUES, Unknown, show_shape
-
-_HELD = ("call_module", "get_attr")
 
 
 @dataclass(frozen=True)
@@ -84,8 +82,10 @@ def split_frozen(model_graph: ModelGraph) -> Split | NotCacheable | None:
     cut = find_cut(model_graph)
     if cut is None:
         return None
-    if all(node.op == "placeholder" for node in cut.rows):
-        return NotCacheable(_reason(cut)) if cut.missed else None
+    if all(node.op == "placeholder" for node in cut.rows) and not cut.missed:
+        return None
+    if cut.missed and not any(owned(model_graph.module, n) for n in ancestors(cut.rows)):
+        return NotCacheable(_reason(cut))
     suffix, known = _suffix_graph(graph, cut)
     boundary = tuple(_boundary(node) for node in cut.rows)
     prefix = program_of(graph, "prefix", output=cut.rows)
@@ -118,15 +118,14 @@ def _why(node: fx.Node) -> str:
 
 def _boundary(node: fx.Node) -> Boundary:
     value = node.meta[VALUES][0]
-    used = ancestors([node])
-    targets = [str(n.target) for n in node.graph.nodes if n in used and n.op in _HELD]
+    program = program_alone(node)
     return Boundary(
         name_of(node),
         tuple(value.shape[1:]),
         bytes_of(node),
         str(value.dtype).removeprefix("torch."),
-        program_alone(node),
-        tuple(dict.fromkeys(targets)),
+        program,
+        program.targets,
     )
 
 

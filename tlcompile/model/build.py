@@ -48,10 +48,13 @@ def _parts(model_graph: ModelGraph, split: Split | NotCacheable | None) -> Parts
     programs: dict[str, Program] = {WHOLE: program_of(graph, WHOLE, output=eval_output)}
     if eval_output is not None:
         programs[TRAIN] = program_of(graph, TRAIN)
-    if split is None:
-        return Parts(programs)
-    if isinstance(split, NotCacheable):
-        return Parts(programs, not_cacheable=split.reason)
+    if not isinstance(split, Split):
+        inputs = tuple(node for node in graph.nodes if node.op == "placeholder")
+        programs[PREFIX] = program_of(graph, PREFIX, output=inputs)
+        programs[SUFFIX] = programs[WHOLE]
+        if TRAIN in programs:
+            programs[SUFFIX_TRAIN] = programs[TRAIN]
+        return Parts(programs, not_cacheable=split.reason if split else "")
     programs |= {PREFIX: split.prefix, SUFFIX: split.suffix}
     if split.suffix_train is not None:
         programs[SUFFIX_TRAIN] = split.suffix_train

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from tlcompile.graph.fold import Fold
 from tlcompile.graph.program import Program
 from tlcompile.graph.split import Boundary
+from tlcompile.model.part import part_of
 
 WHOLE, TRAIN, PREFIX = "whole", "train", "prefix"
 SUFFIX, SUFFIX_TRAIN = "suffix", "suffix_train"
@@ -158,32 +159,19 @@ class Parts:
         return Parts, (self.programs, self.boundary, self.folds, self.not_cacheable)
 
 
-class CompiledModel(nn.Module):
-    """The base after its edits. Verified by construction.
+class TreeModule(nn.Module):
+    """A module tree at its own top level, run by programs. Frozen modules stay in eval mode.
 
-    It adopts the base's module tree at its own top level, so names and order of the state dict are
-    the base's whatever the freeze point. `train()` keeps frozen modules in eval mode; deepcopy and
-    pickle keep that.
+    Names and order of the state dict are the tree's; deepcopy and pickle keep what is frozen.
 
     Attributes:
         frozen: What is frozen, by name.
-        origins: Origin of each tensor that is not kept: added or replaced.
-        summary: What the compiler did.
     """
 
     _root: nn.Module
     frozen: Frozen
-    origins: dict[str, str]
-    summary: Summary
 
-    def __init__(
-        self,
-        tree: nn.Module,
-        parts: Parts,
-        frozen: Frozen,
-        origins: dict[str, str],
-        summary: Summary,
-    ) -> None:
+    def __init__(self, tree: nn.Module, parts: Parts, frozen: Frozen) -> None:
         super().__init__()
         # Programs run on this bare root, whose dicts are ours: a child called `prefix` hides nothing.
         root = nn.Module()
@@ -198,17 +186,8 @@ class CompiledModel(nn.Module):
         self._parts = parts
         # Around nn.Module, which refuses an attribute of the same name as a child.
         object.__setattr__(self, "frozen", frozen)
-        object.__setattr__(self, "origins", origins)
-        object.__setattr__(self, "summary", summary)
-        self.hold_freeze()
-        self.train(self.training)
 
-    def forward(self, *inputs: Any) -> Any:
-        """Compute what the base computes after its edits; `training` decides the mode."""
-        name = TRAIN if self.training and TRAIN in self._parts.programs else WHOLE
-        return self._parts(name, self._root, *inputs)
-
-    def train(self, mode: bool = True) -> CompiledModel:
+    def train(self, mode: bool = True) -> Self:
         """Set the mode of the trainable part; frozen modules stay in eval mode."""
         super().train(mode)
         if hasattr(self, "frozen"):
@@ -217,6 +196,72 @@ class CompiledModel(nn.Module):
             for name in self.frozen.awake:
                 self._root.get_submodule(name).train(mode)
         return self
+
+    def _run(self, evaluating: str, training: str, *inputs: Any) -> Any:
+        """Run the program of the present mode; both modes share one where they return the same."""
+        train = self.training and training in self._parts.programs
+        return self._parts(training if train else evaluating, self._root, *inputs)
+
+
+class Half(TreeModule):
+    """Prefix or suffix of a compiled model as a module of its own; its tensors are the model's.
+
+    It has what it uses and no more, under the model's names. What it learns, the model has learned;
+    a deepcopy is independent. After the model's tensors were exchanged for others (`assign=True`),
+    take it anew.
+    """
+
+    def __init__(self, model: CompiledModel, evaluating: str, training: str) -> None:
+        programs = model._parts.programs
+        named = [{*programs[n].targets} for n in (evaluating, training) if n in programs]
+        used = frozenset().union(*named)
+        every = frozenset().union(*(program.targets for program in programs.values()))
+        tree = part_of(model.tree, used, every - used)
+        modules, tensors = dict(tree.named_modules()).keys(), tree.state_dict().keys()
+        frozen = model.frozen
+        within = Frozen(frozen.modules & modules, frozen.tensors & tensors, frozen.awake & modules)
+        super().__init__(tree, model._parts, within)
+        self._programs = evaluating, training
+        self.train(model.training)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute what `prefix` or `suffix` of the model computes."""
+        return self._run(*self._programs, *inputs)
+
+
+class CompiledModel(TreeModule):
+    """The base after its edits. Verified by construction.
+
+    It adopts the base's module tree at its own top level, so names and order of the state dict are
+    the base's whatever the freeze point. `train()` keeps frozen modules in eval mode; deepcopy and
+    pickle keep that.
+
+    Attributes:
+        frozen: What is frozen, by name.
+        origins: Origin of each tensor that is not kept: added or replaced.
+        summary: What the compiler did.
+    """
+
+    origins: dict[str, str]
+    summary: Summary
+
+    def __init__(
+        self,
+        tree: nn.Module,
+        parts: Parts,
+        frozen: Frozen,
+        origins: dict[str, str],
+        summary: Summary,
+    ) -> None:
+        super().__init__(tree, parts, frozen)
+        object.__setattr__(self, "origins", origins)
+        object.__setattr__(self, "summary", summary)
+        self.hold_freeze()
+        self.train(self.training)
+
+    def forward(self, *inputs: Any) -> Any:
+        """Compute what the base computes after its edits; `training` decides the mode."""
+        return self._run(WHOLE, TRAIN, *inputs)
 
     def hold_freeze(self) -> None:
         """Set which parameters want a gradient; called again after tensors are exchanged."""
@@ -256,18 +301,29 @@ class CompiledModel(nn.Module):
             in: as the model.  out: one tensor (N, *shape) for each entry of `boundary`; the inputs
             where nothing is frozen, or can be kept.
         """
-        if not self._parts.boundary:
-            return inputs
         with torch.no_grad():
             computed: tuple[Tensor, ...] = self._parts(PREFIX, self._root, *inputs)
         return computed
 
     def suffix(self, *boundary: Tensor) -> Any:
         """Run the trainable part on boundary tensors; `suffix(*prefix(x))` equals the model."""
-        if not self._parts.boundary:
-            return self(*boundary)
-        train = self.training and SUFFIX_TRAIN in self._parts.programs
-        return self._parts(SUFFIX_TRAIN if train else SUFFIX, self._root, *boundary)
+        return self._run(SUFFIX, SUFFIX_TRAIN, *boundary)
+
+    def prefix_module(self) -> Half:
+        """Return the frozen part as a module of its own, which shares the model's tensors.
+
+        Shape:
+            in: as the model.  out: as `prefix`; `suffix_module()` takes that.
+        """
+        return Half(self, PREFIX, PREFIX)
+
+    def suffix_module(self) -> Half:
+        """Return the trainable part as a module of its own: training it trains the model.
+
+        Shape:
+            in: one tensor (N, *shape) for each entry of `boundary`.  out: as the model.
+        """
+        return Half(self, SUFFIX, SUFFIX_TRAIN)
 
     def trainable(self) -> Iterator[tuple[str, nn.Parameter]]:
         """Yield the parameters that learn, by name."""

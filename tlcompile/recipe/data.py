@@ -100,3 +100,9 @@ class Features(Section):
     )
     views: Positive | None = Field(None, description="Cached augmented views an image.")
     augment: FeatureAugment = Field(FeatureAugment(), description="Random changes to features.")
+
+    def only_with_a_frozen_part(self) -> tuple[str, ...]:
+        """Return the keys that are given and say something only where something is frozen."""
+        default = Features()
+        keys = ("views", "precision", "augment")
+        return tuple(key for key in keys if getattr(self, key) != getattr(default, key))

@@ -149,6 +149,11 @@ class Recipe(Section):
             raise ValueError(
                 "features.views has no effect without data.augment.train | drop features.views"
             )
+        augment = self.data.augment
+        if augment.seed and not (augment.train or augment.val):
+            raise ValueError(
+                "data.augment.seed has no effect without data.augment.train or .val | drop it"
+            )
         if self.fine_tune.label_smoothing and self.task == "binary":
             raise ValueError("fine_tune.label_smoothing has no effect on task: binary | drop it")
         return self

@@ -24,6 +24,7 @@ VERBS = {
     "train": ("fit", "compile and train", "train recipes/digits.yaml -m freeze.upto=stem,block1"),
     "evaluate": ("evaluate", "judge a run on labelled images", "evaluate runs/digits-1a2b3c4d"),
     "predict": ("predict", "say what is on images", "predict runs/flowers-1a2b3c4d photo.jpg"),
+    "cache": ("cache", "list, verify or shrink stored features", "cache gc --budget 20GB"),
     "schema": ("schema", "print the JSON Schema of recipes", "schema > recipe.schema.json"),
 }
 

@@ -90,10 +90,15 @@ def tier_of(
     """
     if not model.boundary or recipe.features.cache == "off":
         return None
-    half = recipe.features.precision == "fast"
-    row_bytes = sum(b.num_bytes for b in model.boundary) // (2 if half else 1)
-    flops = costs_of(recipe, model).prefix_flops
+    row_bytes, flops = feature_bytes(recipe, model), costs_of(recipe, model).prefix_flops
     return choose_tier(device, flops=flops, row_bytes=row_bytes, rows=rows, free=free_bytes())
+
+
+def feature_bytes(recipe: Recipe, model: CompiledModel) -> int:
+    """Return the bytes of the features of one image, as they are kept: bf16 in `fast`."""
+    half = 2 if recipe.features.precision == "fast" else 1
+    halved = {"float32": half}
+    return sum(b.num_bytes // halved.get(b.dtype, 1) for b in model.boundary)
 
 
 def _numbers_a_parameter(optimizer: Any) -> int:

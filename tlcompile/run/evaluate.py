@@ -10,15 +10,13 @@ import torch
 
 from tlcompile.bundle import Bundle, load_bundle
 from tlcompile.data.folder import scan_folder
-from tlcompile.data.loading import load_images
 from tlcompile.data.samples import Samples
 from tlcompile.errors.data import UnknownClassError
-from tlcompile.features.prefix import Prefix
-from tlcompile.features.sources import LiveSource
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
+from tlcompile.run.features import Features
 from tlcompile.run.say import say, table
-from tlcompile.run.splits import naming_all_bad, open_splits
+from tlcompile.run.splits import Say, naming_all_bad, open_splits
 from tlcompile.run.train import as_data
 from tlcompile.training.loop import predict
 from tlcompile.training.losses import build_loss, predicted
@@ -41,7 +39,8 @@ def run(options: argparse.Namespace) -> int:
     samples = _labelled(bundle, options.folder) if options.folder else _own(bundle)
     what = options.folder or "the run's own validation images"
     with naming_all_bad(samples.ids if options.folder else (), options.workers):
-        score, by_class = judge(bundle, samples, workers=options.workers)
+        told = (lambda _line: None) if options.json else say
+        score, by_class = judge(bundle, samples, workers=options.workers, say=told)
     if options.json:
         say(json.dumps({**as_data(score), "classes": {c: as_data(s) for c, s in by_class.items()}}))
         return 0
@@ -73,17 +72,18 @@ def _labelled(bundle: Bundle, folder: str) -> Samples:
     return replace(samples, labels=labels, classes=bundle.classes)
 
 
-def judge(bundle: Bundle, samples: Samples, *, workers: int) -> tuple[Score, dict[str, Score]]:
+def judge(
+    bundle: Bundle, samples: Samples, *, workers: int, say: Say = lambda _line: None
+) -> tuple[Score, dict[str, Score]]:
     """Return the score of all samples, and of each class that has any."""
     exactly()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device)
-    prefix = Prefix(model, bundle.chunk_size, device)
-
-    def load(indices: object, _epoch: int) -> torch.Tensor:
-        return load_images(samples, indices, bundle.preprocessing, workers=workers)  # type: ignore[arg-type]
-
-    source = LiveSource(load, prefix, torch.tensor(samples.labels))
+    machine = bundle.recipe.run.model_copy(update={"workers": workers})
+    recipe = bundle.recipe.model_copy(update={"run": machine})
+    precision = bundle.record.get("precision")
+    features = Features(recipe, bundle.preprocessing, model, device, say, precision)
+    source = features.sources({"images": samples})["images"]
     loss = build_loss(bundle.task)
     logits = torch.cat(
         [out.cpu() for out, _ in predict(model, source, batch_size=bundle.chunk_size)]

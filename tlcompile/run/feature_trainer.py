@@ -83,7 +83,8 @@ class FeatureTrainer:
     @property
     def device(self) -> torch.device:
         """Where the model is."""
-        return next(iter(self.model.state_dict().values())).device
+        device: torch.device = next(iter(self.model.state_dict().values())).device
+        return device
 
     @property
     def prefix(self) -> nn.Module:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tlcompile.data.digests import Keys, digests_of
 from tlcompile.data.loading import Pair, load_pixels
+from tlcompile.data.samples import Samples
 from tlcompile.errors.features import CacheFullError, OverBudgetError
 from tlcompile.errors.run import RunError
 from tlcompile.features.augment import AugmentedSource
@@ -40,7 +41,7 @@ from tlcompile.recipe.sizes import parse_bytes
 from tlcompile.run.costs import tier_of
 from tlcompile.run.parts import Part, parts_of
 from tlcompile.run.say import progress
-from tlcompile.run.splits import Say, Splits, check_readable
+from tlcompile.run.splits import Say, check_readable
 from tlcompile.zoo.preprocessing import Preprocessing
 
 
@@ -53,6 +54,7 @@ class Features:
         model: The recipe, compiled.
         device: Where to compute.
         say: Takes lines for the user.
+        precision: Instead of the recipe's: what `auto` became in an earlier run.
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
@@ -66,16 +68,20 @@ class Features:
         model: CompiledModel,
         device: torch.device,
         say: Say,
+        precision: str | None = None,
     ) -> None:
         self.recipe, self.preprocessing, self.model = recipe, preprocessing, model
         self.device, self.say = device, say
         self.root = Path(recipe.run.cache) if recipe.run.cache else cache_root()
-        self.precision = choose_precision(recipe.features.precision, device, self.root)
+        word = precision or recipe.features.precision
+        self.precision = choose_precision(word, device, self.root)
         self.tier: Tier | None = None
         self.told: dict[str, Any] = {"precision": self.precision}
 
-    def sources(self, splits: Splits) -> dict[str, Source]:
+    def sources(self, splits: Mapping[str, Samples]) -> dict[str, Source]:
         """Return where the rows of each split come from, by its name.
+
+        Images of train and val are changed as the recipe says, others never.
 
         Raises:
             DataError: Images are bad.
@@ -89,7 +95,7 @@ class Features:
             except RunError as error:  # the disk; what was stored before stays
                 found = self._unstored(parts, _worded(error))
         augment = self.recipe.features.augment
-        if self.model.boundary and (augment.noise or augment.dropout):
+        if "train" in found and self.model.boundary and (augment.noise or augment.dropout):
             seed = self.recipe.fine_tune.seed
             found["train"] = AugmentedSource(found["train"], augment.noise, augment.dropout, seed)
         return found
@@ -132,9 +138,8 @@ class Features:
 
     def _pixel_set(self, store: Store) -> list[FeatureSet]:
         """Return the set of prepared images, where all have one size."""
-        if self.preprocessing.crop is None:
-            return []
-        return _refreshed([store.open(describe_pixels(self.preprocessing))])
+        about = describe_pixels(self.preprocessing)
+        return _refreshed([store.open(about)]) if about is not None else []
 
     def _make_room(
         self, store: Store, sets: Sequence[FeatureSet], keys: Mapping[str, Keys]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from tlcompile.data.digests import Keys
 from tlcompile.data.samples import Samples
 from tlcompile.data.views import Views, row_keys
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.splits import Splits
 
 
 @dataclass(frozen=True)
@@ -44,9 +43,9 @@ class Part:
         return self.tags == ("",)
 
 
-def parts_of(recipe: Recipe, splits: Splits, size: int) -> list[Part]:
-    """Return the splits with their views."""
-    return [_part(recipe, name, samples, size) for name, samples in splits.named().items()]
+def parts_of(recipe: Recipe, splits: Mapping[str, Samples], size: int) -> list[Part]:
+    """Return splits, by name, with their views; `size` is the side of the model's images."""
+    return [_part(recipe, name, samples, size) for name, samples in splits.items()]
 
 
 def _part(recipe: Recipe, name: str, samples: Samples, size: int) -> Part:

@@ -10,7 +10,7 @@ from tlcompile.features.tiers import Tier
 from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import CompiledModel, TensorRow, VertexRow
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.costs import Costs, costs_of, tier_of
+from tlcompile.run.costs import Costs, costs_of, feature_bytes, tier_of
 from tlcompile.run.device import device_type
 from tlcompile.training.schedule import default_rate
 
@@ -57,6 +57,7 @@ class Plan:
         frozen: Parameters that do not.
         rates: What trains at which rate.
         boundary: What crosses from the frozen to the trainable part.
+        feature_bytes: Of the features of one image, as they are kept.
         rows_of_features: Images whose features are kept, views counted; None: not known.
         tier: Where they are kept; None: nowhere.
         not_cacheable: Why nothing of the frozen part can be kept; else empty.
@@ -74,16 +75,12 @@ class Plan:
     frozen: int
     rates: tuple[RateRow, ...]
     boundary: tuple[Boundary, ...]
+    feature_bytes: int
     rows_of_features: int | None
     tier: Tier | None
     not_cacheable: str
     costs: Costs
     notes: tuple[str, ...]
-
-    @property
-    def feature_bytes(self) -> int:
-        """Return the bytes of features of one image."""
-        return sum(boundary.num_bytes for boundary in self.boundary)
 
     def as_json(self) -> dict[str, Any]:
         """Return the plan as plain data; docs/json.md has the keys."""
@@ -141,6 +138,7 @@ def make_plan(
         frozen=sum(p.numel() for n, p in parameters.items() if n not in trainable),
         rates=_rates(recipe, (model, *later)),
         boundary=model.boundary,
+        feature_bytes=feature_bytes(recipe, model),
         rows_of_features=kept,
         tier=tier_of(recipe, model, device_type(recipe), kept),
         not_cacheable=model.not_cacheable,

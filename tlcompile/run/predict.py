@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from tlcompile.bundle import Bundle, load_bundle
-from tlcompile.data.folder import file_samples
+from tlcompile.data.folder import ENDINGS, file_samples
 from tlcompile.data.loading import load_images
 from tlcompile.durable.files import write_file
 from tlcompile.errors.data import NoImagesError
@@ -24,8 +24,6 @@ from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.say import progress, say, table
 from tlcompile.run.splits import naming_all_bad
 from tlcompile.training.losses import probabilities
-
-ENDINGS = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

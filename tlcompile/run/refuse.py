@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from tlcompile.data.views import Views
 from tlcompile.errors.ancestry import OtherClassesError, OwnBaseError
 from tlcompile.errors.base import TLCompileError, raise_problems
+from tlcompile.errors.data import ViewCountError
 from tlcompile.errors.edits import NoEffectError, WrongWidthError
 from tlcompile.errors.graph import NotYetError
 from tlcompile.errors.run import NothingTrainsError
@@ -118,10 +120,21 @@ def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
             instead="take the model from compile_recipe, and train it in your own loop",
             key=("inputs",),
         )
-    augment, features = recipe.data.augment.train, recipe.features
-    if augment and model.boundary and features.cache != "off" and features.views is None:
-        names = tuple(b.vertex for b in model.boundary)
-        yield AugmentedFrozenError(names=augment, boundary=names, key=("data", "augment", "train"))
+    yield from _views(recipe, model)
+
+
+def _views(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
+    augment, features = recipe.data.augment, recipe.features
+    if not augment.train:
+        return
+    if features.views is not None:
+        try:
+            Views(augment.train, 0, augment.seed, features.views)
+        except ViewCountError as error:
+            yield error
+    elif model.boundary and features.cache != "off":
+        names, key = tuple(b.vertex for b in model.boundary), ("data", "augment", "train")
+        yield AugmentedFrozenError(names=augment.train, boundary=names, key=key)
 
 
 def _outputs(
@@ -152,12 +165,11 @@ def _idle(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
     """Name lines about features where nothing is frozen that could be computed once."""
     if model.boundary:
         return
-    for key, default in (("cache", "auto"), ("views", None)):
-        if getattr(recipe.features, key) == default:
-            continue
+    why = model.not_cacheable or "nothing is frozen, so no features are computed"
+    for key in recipe.features.only_with_a_frozen_part():
         yield NoEffectError(
             line=f"features.{key}",
-            because="nothing is frozen, so no features are computed",
+            because=why,
             instead=f"drop features.{key}, or freeze something",
             key=("features", key),
         )

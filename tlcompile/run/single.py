@@ -64,7 +64,7 @@ def next_commands(recipe: Recipe, folder: Path, *, thaw: bool) -> list[str]:
     if recipe.run.output_dir != "runs":
         own += f" output_dir={shlex.quote(recipe.run.output_dir)}"
     # Nothing frozen, no features: their lines would have no effect then.
-    idle = " '~features'" if recipe.features.views or recipe.features.cache == "off" else ""
+    idle = " '~features'" if recipe.features.only_with_a_frozen_part() else ""
     last = (
         {f"{own} freeze=none fine_tune.optimizer.lr=1e-4{idle}": "train every layer"}
         if thaw

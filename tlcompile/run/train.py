@@ -130,7 +130,7 @@ def _sources(recipe: Recipe, features: Features, splits: Splits) -> dict[str, So
         UnreadableImagesError: Images are damaged; all of them, of all splits.
     """
     try:
-        return features.sources(splits)
+        return features.sources(splits.named())
     except DataError:
         check_readable(recipe, splits.all())
         raise
