@@ -124,8 +124,8 @@ def special_files(folder: Path) -> dict[str, str]:
     """Make them; return the reason for each."""
     (folder / "folder.jpg").mkdir()
     os.mkfifo(folder / "pipe.jpg")
-    os.symlink(folder / "gone", folder / "broken.jpg")
-    os.symlink(folder / "loop.jpg", folder / "loop.jpg")
+    os.symlink("gone", folder / "broken.jpg")
+    os.symlink("loop.jpg", folder / "loop.jpg")
     os.symlink("/dev/zero", folder / "device.jpg")
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(str(folder / "socket.jpg"))
@@ -183,7 +183,7 @@ def test_a_folder_that_may_not_be_listed_is_refused(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", forbidden)
-    with pytest.raises(UnreadableImagesError, match="cannot be listed: Permission denied"):
+    with pytest.raises(UnreadableImagesError, match=r"cannot be listed:\s+Permission denied"):
         scan_folder(tmp_path)
 
 

@@ -114,21 +114,29 @@ for _name in CODE_HITS:
 
 
 
-class ReluAt(nn.Module):
-    """A module whose name is in the name of its vertex, and in nothing that is computed."""
+class Relu(nn.Module):
+    """Traced through: its name is in the name of its vertex, and in nothing that is computed."""
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x)
 
 
-def _named(name: str) -> Wanted:
-    net = Net()
-    net.add_module(name, ReluAt())
-    net.forward = lambda x: x
-    kind = type("Named", (Net,), {"forward": lambda self, x: self.fc(self.head(getattr(self, name)(self.conv2(x))))})
-    net = kind()
-    net.add_module(name, ReluAt())
-    return wanted(net, freeze=name)
+class Named(nn.Module):
+    """A network whose activation has a name of its own, under which it is called."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, Relu())
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(4, 2)
+        self.gain = nn.Parameter(torch.ones(1))  # learns, so the rows are taken before it
+        nn.init.ones_(self.conv.weight)
+        nn.init.ones_(self.conv.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.get_submodule(self.name)(self.conv(x))
+        return self.fc((x * self.gain).mean((2, 3)))
 
 
 class Codes(nn.Module):
@@ -138,16 +146,25 @@ class Codes(nn.Module):
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.fc = nn.Linear(1, 2)
+        self.gain = nn.Parameter(torch.ones(1))  # learns, so the rows are taken before it
+        nn.init.ones_(self.conv.weight)
+        nn.init.ones_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc(self.conv(x).argmax(1, keepdim=True).to(torch.uint8).float().mean((2, 3)))
+        codes = self.conv(x).argmax(1, keepdim=True).to(torch.uint8)
+        return self.fc((codes * self.gain).mean((2, 3)))
 
 
 class TwoInputs(nn.Module):
+    """The second input crosses as it is."""
+
     def __init__(self) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, 4, 3)
         self.fc = nn.Linear(8, 2)
+        self.gain = nn.Parameter(torch.ones(1))  # learns, so the rows are taken before it
+        nn.init.ones_(self.conv.weight)
+        nn.init.ones_(self.conv.bias)
 
     def forward(self, x: Tensor, meta: Tensor) -> Tensor:
-        return self.fc(torch.cat([self.conv(x).mean((2, 3)), meta.float()], 1))
+        return self.fc(torch.cat([self.conv(x).mean((2, 3)), meta * self.gain], 1))

@@ -26,6 +26,14 @@ CASES = [
     ("add: {a: {layer: linear, out: 3, inputs: flatten}}\noutputs: [a]\n", 2, 10, "wrong-width"),
     ("freeze: none\nfeatures: {cache: off}\n", 3, 19, "no-effect"),
     ("data: {augment: {train: [horizontal_flip]}}\n", 2, 25, "augmented-features"),
+    ("freeze: none\nfeatures: {precision: fast}\n", 3, 23, "no-effect"),
+    ("freeze: none\nfeatures: {augment: {noise: 0.1}}\n", 3, 21, "no-effect"),
+    (
+        "data: {augment: {train: [horizontal_flip]}}\nfeatures: {views: 3}\n",
+        3,
+        19,
+        "view-count",
+    ),
 ]
 
 

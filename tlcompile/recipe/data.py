@@ -104,5 +104,5 @@ class Features(Section):
     def only_with_a_frozen_part(self) -> tuple[str, ...]:
         """Return the keys that are given and say something only where something is frozen."""
         default = Features()
-        keys = ("views", "precision", "augment")
+        keys = ("cache", "views", "precision", "augment")
         return tuple(key for key in keys if getattr(self, key) != getattr(default, key))
