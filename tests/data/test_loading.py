@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,11 +9,11 @@ import torch
 from torch import Tensor
 
 from tlcompile.data.augment import Augmentation
-from tlcompile.data.digests import digest
+from tlcompile.data.digests import digest, digests_of
 from tlcompile.data.folder import scan_folder
-from tlcompile.data.loading import load_images
+from tlcompile.data.loading import load_images, load_pixels
 from tlcompile.data.samples import Samples
-from tlcompile.errors.data import MixedSizesError, UnreadableImagesError
+from tlcompile.errors.data import ImageChangedError, MixedSizesError, UnreadableImagesError
 from tlcompile.zoo.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(10, 8, (0.5,) * 3, (0.25,) * 3, "bilinear", 3)
@@ -64,6 +65,86 @@ def test_augmented_without_crop_is_resized_and_cropped() -> None:
     augmentation = Augmentation(("horizontal_flip",), 8, seed=0, view=0)
     loaded = load_images(make(9), range(9), PREPROCESSING, workers=0, augmentation=augmentation)
     assert loaded.shape == (9, 3, 8, 8)
+
+
+@pytest.mark.parametrize("names", [(), ("horizontal_flip",), ("random_resized_crop",)])
+def test_pixels_are_the_images_before_the_last_step(names: tuple[str, ...]) -> None:
+    change = Augmentation(names, 8, seed=0, view=0) if names else None
+    pixels = load_pixels(
+        make(5),
+        [(i, 0) for i in range(5)],
+        PREPROCESSING,
+        workers=2,
+        augmentations=lambda _: change,
+    )
+    assert (pixels.dtype, pixels.shape) == (torch.uint8, (5, 3, 8, 8))
+    images = load_images(make(5), range(5), PREPROCESSING, workers=0, augmentation=change)
+    assert torch.equal(PREPROCESSING.normalise(pixels), images)
+
+
+def counted(samples: Samples) -> tuple[Samples, list[int], list[int]]:
+    """Count what is fetched and what is decoded."""
+    fetched: list[int] = []
+    decoded: list[int] = []
+
+    def fetch(index: int) -> bytes:
+        fetched.append(index)
+        return samples.fetch(index)
+
+    def decode(index: int, data: bytes) -> Tensor:
+        decoded.append(index)
+        return samples.decode(index, data)
+
+    return replace(samples, fetch=fetch, decode=decode), fetched, decoded
+
+
+def test_views_that_stand_together_are_read_and_decoded_once() -> None:
+    samples, fetched, decoded = counted(make(3))
+    pairs = [(2, 0), (2, 1), (0, 1), (0, 0), (2, 1)]
+
+    def change(view: int) -> Augmentation | None:
+        return Augmentation(("random_resized_crop",), 8, seed=0, view=view) if view else None
+
+    pixels = load_pixels(samples, pairs, PREPROCESSING, workers=0, augmentations=change)
+    assert fetched == decoded == [2, 0, 2]
+    alone = [
+        load_pixels(make(3), [pair], PREPROCESSING, workers=0, augmentations=change)
+        for pair in pairs
+    ]
+    assert torch.equal(pixels, torch.cat(alone))
+
+
+def test_the_bytes_that_were_hashed_are_those_that_are_decoded() -> None:
+    samples, fetched, _ = counted(make(4))
+    digests = digests_of(samples, workers=0)
+    fetched.clear()
+    change = Augmentation(("random_resized_crop",), 8, seed=0, view=0)
+    loaded = load_images(
+        samples, [1, 3], PREPROCESSING, workers=0, augmentation=change, digests=digests
+    )
+    assert fetched == [1, 3]
+    plain = load_images(make(4), [1, 3], PREPROCESSING, workers=0, augmentation=change)
+    assert torch.equal(loaded, plain)
+
+
+@pytest.mark.parametrize("names", [(), ("horizontal_flip",)])
+def test_an_image_that_changed_since_is_refused(make_tree, names: tuple[str, ...]) -> None:  # type: ignore[no-untyped-def]
+    folder = make_tree("a/1.png", "a/2.png", "a/3.png")
+    samples = scan_folder(folder)["all"]
+    digests = digests_of(samples, workers=0)
+    path = folder / "a" / "2.png"
+    was = path.read_bytes()
+    path.write_bytes((folder / "a" / "3.png").read_bytes())  # as sound an image as the first
+    change = Augmentation(names, 8, seed=0, view=0) if names else None
+    with pytest.raises(ImageChangedError) as caught:
+        load_images(
+            samples, range(3), PREPROCESSING, workers=2, augmentation=change, digests=digests
+        )
+    assert caught.value.path == str(path)
+    assert (caught.value.wanted, caught.value.found) == (
+        digest(was).hex(),
+        digest(path.read_bytes()).hex(),
+    )
 
 
 def test_no_indices_give_an_empty_batch() -> None:

@@ -23,7 +23,7 @@ def test_threads_stay() -> None:
         time.sleep(0.002)
         return threading.current_thread().name
 
-    names = {name for _ in range(5) for name in in_order(name, range(4), 2)}
+    names = {found for _ in range(5) for found in in_order(name, range(4), 2)}
     assert 1 <= len(names) <= 2
     assert threading.main_thread().name not in names
 

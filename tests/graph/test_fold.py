@@ -113,7 +113,7 @@ def test_a_norm_stays_where_its_layer_is_needed_as_it_is(kind: type[Pair]) -> No
 
 
 class OwnConv(nn.Conv2d):
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002, as torch calls it
+    def forward(self, input: Tensor) -> Tensor:
         return super().forward(input).abs()
 
 

@@ -17,6 +17,7 @@ from parity.dl4j import chain, compiled, fit, labelled, moved, scored, sgd, tens
 from parity.plain import differences
 from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import TLCompileError
+from tlcompile.run.feature_trainer import FeatureTrainer
 from tlcompile.run.refuse import refuse_untrainable
 
 
@@ -111,6 +112,9 @@ def test_the_trainable_part_is_computed_to_get_features() -> None:
         module.register_forward_hook(lambda *_, name=name: calls.append(name))
     boundary = model.prefix(torch.randn(2, 4))
     assert calls == ["layer0", "act0", "layer1", "act1"]
+    FeatureTrainer(model, batch_size=2).extract(torch.randn(2, 4))
+    assert calls[4:] == calls[:4]
+    del calls[4:]
     model.suffix(*boundary)
     assert calls[4:] == ["layer2"]
 
@@ -168,6 +172,7 @@ def test_boundary_arrays_are_dropped() -> None:
     """DL4J's featurize of one input and one output returns the first boundary alone."""
     model = compiled("head: keep\nfreeze: {upto: [zeta, alpha, m10]}\n", Fan(ORDERS[0]))
     assert len(model.prefix(torch.randn(2, 4))) == len(model.boundary) == 3
+    assert len(FeatureTrainer(model).extract(torch.randn(2, 4)).rows) == 3
 
 
 class Deep(nn.Module):
@@ -193,6 +198,8 @@ def test_an_output_inside_the_frozen_part_is_dropped() -> None:
     found = named.suffix(*named.prefix(x))
     assert list(found) == ["top", "side"]
     assert torch.equal(found["side"], base(x)[0])
+    predicted = FeatureTrainer(named, batch_size=4).predict(x)
+    assert torch.equal(predicted["side"], base(x)[0])
 
 
 def test_a_flatten_behind_the_boundary_is_shifted() -> None:
@@ -232,6 +239,11 @@ def test_sequences_with_a_mask_have_no_features() -> None:
     assert [tuple(tensor.shape) for tensor in crossing] == [(3, 6, 1), (3, 6, 5)]
     assert torch.equal(crossing[0], mask.unsqueeze(-1))
     assert torch.equal(model.suffix(*crossing), base(x, mask))
+    trainer = FeatureTrainer(model, batch_size=3)
+    labels = torch.tensor([0, 2, 1])
+    features = trainer.extract([((x, mask), labels)])
+    assert torch.equal(trainer.predict(features), base(x, mask))
+    assert len(trainer.fit(features, epochs=2)) == 2
 
 
 def test_a_helper_without_frozen_layers_takes_the_first_as_the_boundary() -> None:
@@ -241,6 +253,8 @@ def test_a_helper_without_frozen_layers_takes_the_first_as_the_boundary() -> Non
     x = torch.randn(2, 4)
     assert model.prefix(x) == (x,)
     assert torch.equal(model.suffix(x), base(x))
+    with pytest.raises(TLCompileError, match="no frozen part"):
+        FeatureTrainer(model)
 
 
 def test_trained_parameters_do_not_come_back_into_the_model() -> None:
@@ -251,6 +265,10 @@ def test_trained_parameters_do_not_come_back_into_the_model() -> None:
     fit(model, batches)
     fit(twin, [(twin.prefix(*x), y) for x, y in batches], forward=twin.suffix)
     assert not unequal(twin, model)
+    trainer = FeatureTrainer(model, batch_size=6)
+    trainer.fit([(x[0], y[0]) for x, y in batches], epochs=1, lr=0.1)
+    assert unequal(twin, model) == ["layer2.weight", "layer2.bias"]
+    assert all(p is model.get_parameter(name) for name, p in trainer.suffix.named_parameters())
 
 
 def test_the_freeze_does_not_reach_inside_wrappers() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+from functools import cache
 from types import ModuleType
 
-from reliability.key_world import FREEZE, Net, Wanted, wanted
+from reliability.key_world import Net, Pair, Wanted, compiled, sets_of
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.zoo.preprocessing import Preprocessing
 
 HELPERS = """
 def bend(x):
@@ -23,6 +26,7 @@ from torch import nn
 import key_helpers
 
 SCALE = 2.0
+CHOSEN = {"x", "y"}
 
 def gate(x, by=1.5, *, offset=0.25):
     return x * by + offset
@@ -53,7 +57,7 @@ class Leaf(Base):
         self.weight = 0.5
         self.table = {"a": [1, 2], "b": (3.0,)}
         self.inner = nn.Identity()
-        self.chosen = {"x", "y"}
+        self.chosen = CHOSEN
 
     @property
     def share(self):
@@ -77,7 +81,7 @@ class Leaf(Base):
 
     def forward(self, x):
         """Do as the text says."""
-        if x.sum() > 1e9:  # values decide, so this is one vertex
+        if x.shape[0] > 10**9:  # a question, so this is one vertex
             x = x + 1
         y = self.inner(added(self.before(x)))
         y = self.fixed(self.wrapped(y))
@@ -117,7 +121,7 @@ MISSES = {
     "helpers: a function of another file": ("return x.abs()", "return -x.abs()"),
 }
 HITS = {
-    "a comment": ("# values decide, so this is one vertex", "# another comment"),
+    "a comment": ("# a question, so this is one vertex", "# another comment"),
     "a docstring": ("Do as the text says.", "Say something else."),
     "lines moved": ("SCALE = 2.0", "\n\n\nSCALE = 2.0"),
     "a local name": ("y", "why"),
@@ -127,31 +131,40 @@ HITS = {
 }
 
 
-def code_pair(name: str) -> tuple[Wanted, Wanted]:
+def code_pair(name: str) -> Pair:
     """Compare the module with itself after an edit of its text, or of its helpers' text."""
+    return plain_code(), sets_of(*with_code(*edited_texts(name)))
+
+
+def edited_texts(name: str) -> tuple[str, str]:
+    """Return the two files, one of them edited."""
     old, new = {**MISSES, **HITS}[name]
     of_helpers = name.startswith("helpers")
     before = HELPERS if of_helpers else LEAF
-    after = _local_names(before) if name == "a local name" else before.replace(old, new)
+    local = name == "a local name"
+    after = _other_local_names(before) if local else before.replace(old, new)
     assert after != before, f"nothing is edited: {name}"
-    texts = (HELPERS, after) if not of_helpers else (after, LEAF)
-    return with_code(HELPERS, LEAF), with_code(*texts)
+    return (after, LEAF) if of_helpers else (HELPERS, after)
 
 
-def _local_names(text: str) -> str:
+def _other_local_names(text: str) -> str:
     return text.replace("        y = ", "        value = ").replace("(y)", "(value)")
 
 
-def with_code(helpers: str, leaf: str) -> Wanted:
-    """Return the sets of a network whose activation is the class that a text defines."""
-    load("key_helpers", helpers)
-    module = load("key_leaf", leaf)
-    return wanted(Net(module.Leaf()), freeze=FREEZE)
+@cache
+def plain_code() -> Wanted:
+    return sets_of(*with_code(HELPERS, LEAF))
 
 
-def load(name: str, text: str) -> ModuleType:
+def with_code(helpers: str, leaf: str) -> tuple[CompiledModel, Preprocessing]:
+    """Compile a network whose activation is the class that a text defines."""
+    _load("key_helpers", helpers)
+    model, preprocessing, _ = compiled(Net(_load("key_leaf", leaf).Leaf()))
+    return model, preprocessing
+
+
+def _load(name: str, text: str) -> ModuleType:
     module = ModuleType(name)
     sys.modules[name] = module
     exec(compile(text, f"{name}.py", "exec"), vars(module))
     return module
-

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
-
 from tiny import make_recipe
+from torch import Tensor, nn
 
 from tlcompile.compiler import compile_opened
 from tlcompile.data.digests import digests_of
@@ -30,6 +30,7 @@ from tlcompile.zoo.preprocessing import Preprocessing
 
 CPU = torch.device("cpu")
 FREEZE = "conv2"
+OWN = {"model": "digits_net", "size": 8}  # the model is only a name where a module is given
 PLAIN = Preprocessing(10, 8, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 3)
 
 
@@ -125,18 +126,30 @@ def row_keys_of(folder: Path, **sections: Any) -> frozenset[bytes]:
     return frozenset(row.tobytes() for row in np.concatenate(keys))
 
 
-def compiled(base: nn.Module | None, **sections: Any) -> tuple[CompiledModel, Preprocessing, Any]:
+def compiled(net: nn.Module, **sections: Any) -> tuple[CompiledModel, Preprocessing, Any]:
     """Compile a recipe as `train` does, for two classes."""
-    own = {"model": "digits_net", "size": 8}
-    recipe = make_recipe(**{"base": own, "freeze": FREEZE, **sections})
-    opened = open_base(recipe, base)
+    recipe = make_recipe(**{"base": OWN, "freeze": FREEZE, **sections})
+    opened = open_base(recipe, net)
     preprocessing = opened.preprocessing
     return compile_opened(recipe, opened, 2), preprocessing, recipe.features
 
 
-def wanted(base: nn.Module | None = None, **sections: Any) -> Wanted:
+def wanted(net: nn.Module | None = None, **sections: Any) -> Wanted:
     """Return the sets of a recipe; the images are always the same."""
-    model, preprocessing, features = compiled(base or Net(), **sections)
+    if net is None and not sections:
+        return plain_sets()
+    model, preprocessing, features = compiled(net or Net(), **sections)
+    return sets_of(model, preprocessing, features.batch_size, features.precision)
+
+
+@cache
+def plain_model() -> CompiledModel:
+    return compiled(Net())[0]
+
+
+@cache
+def plain_sets() -> Wanted:
+    model, preprocessing, features = compiled(Net())
     return sets_of(model, preprocessing, features.batch_size, features.precision)
 
 

@@ -1,16 +1,25 @@
 from __future__ import annotations
 
+import contextlib
 import json
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torchvision.models import EfficientNet_B1_Weights, MobileNet_V3_Small_Weights, ResNet18_Weights
+from torchvision.models import (
+    EfficientNet_B1_Weights,
+    MobileNet_V3_Small_Weights,
+    ResNet18_Weights,
+    get_model_weights,
+    list_models,
+)
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_Weights
 from torchvision.models.optical_flow import Raft_Small_Weights
 from torchvision.models.segmentation import FCN_ResNet50_Weights
 from torchvision.models.video import MViT_V1_B_Weights, R3D_18_Weights
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2 import functional as F  # noqa: N812, torchvision's own name
 
 from tlcompile.errors.data import UnsupportedPreprocessingError
 from tlcompile.zoo.preprocessing import Preprocessing, from_weights
@@ -64,6 +73,51 @@ def test_frames_agree_with_torchvisions_clip(weights: object) -> None:
     ours = from_weights(weights).apply(frames).permute(1, 0, 2, 3)
     assert ours.shape == theirs.shape
     assert (ours - theirs).abs().max() < 1.01 / 255 / 0.2169
+
+
+def every_preprocessing() -> list[Preprocessing]:
+    """All that torchvision's weights want, each once."""
+    found: set[Preprocessing] = set()
+    for name in list_models():
+        for weights in get_model_weights(name):
+            with contextlib.suppress(UnsupportedPreprocessingError):
+                found.add(from_weights(weights))
+    return sorted(found, key=str)
+
+
+def test_there_are_many_kinds_of_preprocessing() -> None:
+    kinds = every_preprocessing()
+    assert len(kinds) > 20
+    assert {p.interpolation for p in kinds} == {"bilinear", "bicubic"}
+    assert None in {p.crop for p in kinds}
+
+
+@pytest.mark.parametrize("preprocessing", every_preprocessing(), ids=str)
+def test_pixels_then_normalise_is_apply_to_the_bit(preprocessing: Preprocessing) -> None:
+    """The reference is written with torchvision's own functions, step by step."""
+    image = tensor(photo(300, 417))
+    resize, crop = preprocessing.resize, preprocessing.crop
+    size = [resize] if isinstance(resize, int) else list(resize or ())
+    mode = InterpolationMode(preprocessing.interpolation)
+    resized = F.resize(image, size, interpolation=mode, antialias=preprocessing.antialias)
+    wanted = F.center_crop(resized, [crop, crop]) if crop else resized
+    pixels = preprocessing.pixels(image)
+    assert pixels.dtype == torch.uint8
+    assert torch.equal(pixels, wanted)
+    mean, std = list(preprocessing.mean), list(preprocessing.std)
+    normalised = F.normalize(wanted.float() / 255, mean, std)
+    assert torch.equal(preprocessing.normalise(pixels), normalised)
+    assert torch.equal(preprocessing.apply(image), normalised)
+    assert preprocessing.apply(image).is_contiguous()
+    stack = torch.stack([pixels, pixels.flip(-1)]).contiguous(memory_format=torch.channels_last)
+    assert torch.equal(preprocessing.normalise(stack)[0], normalised)
+
+
+def test_normalising_leaves_its_input_as_it_was() -> None:
+    image = torch.rand(3, 4, 4)
+    before = image.clone()
+    from_weights(ResNet18_Weights.IMAGENET1K_V1).normalise(image)
+    assert torch.equal(image, before)
 
 
 def test_from_weights_reads_the_preset() -> None:

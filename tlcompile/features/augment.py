@@ -51,7 +51,7 @@ class AugmentedSource:
             return tensor
         if self.noise:
             drawn = torch.randn(tensor.shape, generator=random).to(tensor.device)
-            tensor = tensor + self.noise * tensor.std() * drawn
+            tensor = tensor + self.noise * tensor.std(correction=0) * drawn  # of one number, too
         if self.dropout:
             kept = torch.rand(tensor.shape, generator=random).to(tensor.device) >= self.dropout
             tensor = tensor * kept / (1 - self.dropout)

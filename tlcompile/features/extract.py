@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
@@ -18,6 +18,7 @@ from torch import Tensor
 
 from tlcompile.data.loading import Pair
 from tlcompile.errors.run import RunError
+from tlcompile.features.batches import cut
 from tlcompile.features.layout import taken
 from tlcompile.features.prefix import Loader, Rows, join
 from tlcompile.features.sources import pairs_at
@@ -33,11 +34,17 @@ class BlockWriter:
 
     def __init__(self, sets: Sequence[FeatureSet]) -> None:
         self.sets = sets
-        self.written = 0  # bytes
         self._start()
 
-    def add(self, keys: Keys, rows: Rows) -> None:
-        """Take the rows of some samples, one tensor for each set; commits when there are enough."""
+    def add(self, keys: Keys, rows: Rows, seconds: float) -> None:
+        """Take the rows of some samples, one tensor for each set; commits when there are enough.
+
+        Args:
+            keys: (N, 32).
+            rows: One tensor (N, ...) for each set.
+            seconds: Spent on computing them.
+        """
+        self._seconds += seconds
         self._keys.append(keys)
         self._rows.append(tuple(tensor.cpu() for tensor in rows))
         self._bytes += sum(tensor.numel() * tensor.element_size() for tensor in rows)
@@ -52,20 +59,20 @@ class BlockWriter:
         """
         if not self._keys:
             return
-        keys, seconds = np.concatenate(self._keys), time.monotonic() - self._since
+        keys = np.concatenate(self._keys)
         for one, rows in zip(self.sets, join(self._rows), strict=True):
             new = np.flatnonzero(one.locate(keys) < 0)  # one set may know what another does not
             if len(new):
                 all_new = len(new) == len(keys)
                 some = rows if all_new else taken(rows, torch.from_numpy(new))
-                one.write(keys[new], some, seconds)
-        self.written += self._bytes
+                one.write(keys[new], some, self._seconds)
         self._start()
 
     def _start(self) -> None:
         self._keys: list[Keys] = []
         self._rows: list[Rows] = []
         self._bytes = 0
+        self._seconds = 0.0
         self._since = time.monotonic()
 
 
@@ -79,7 +86,6 @@ class Report:
         num_bytes: Bytes of the rows that were wanted.
         seconds: Spent on computing.
         saved: Seconds that computing the hits took when it was done.
-        damaged: Files that were put aside.
     """
 
     rows: int = 0
@@ -87,7 +93,6 @@ class Report:
     num_bytes: int = 0
     seconds: float = 0.0
     saved: float = 0.0
-    damaged: list[str] = field(default_factory=list)
 
     @property
     def hits(self) -> int:
@@ -118,7 +123,6 @@ class Report:
         self.num_bytes += other.num_bytes
         self.seconds += other.seconds
         self.saved += other.saved
-        self.damaged += other.damaged
         return self
 
 
@@ -142,6 +146,7 @@ def extract(
     chunk_size: int,
     views: int = 1,
     advance: Callable[[int], None] = lambda _count: None,
+    loaded: Callable[[], None] = lambda: None,
 ) -> Report:
     """See to it that every set has a row for every key.
 
@@ -155,6 +160,8 @@ def extract(
         chunk_size: Images a pass.
         views: Views a sample.
         advance: Called with the number of rows that are there, for a progress bar.
+        loaded: Called when the last image has been loaded, before its row is committed: where all
+            rows are there, what was kept of their images is there, too.
 
     Raises:
         RunError: The disk did not let it; what was committed stays.
@@ -169,46 +176,72 @@ def extract(
         advance(len(keys) - len(wanted))
         start = time.monotonic()
         if len(wanted):
-            places = np.array_split(wanted, range(chunk_size, len(wanted), chunk_size))
-            parts = ((keys[chunk], pairs_at(chunk, views)) for chunk in places)
-            _compute(BlockWriter(sets), parts, load, compute, advance)
+            places = _whole_samples(wanted, chunk_size, views)
+            parts = ((keys[some], pairs_at(some, views)) for some in places)
+            writer, images = BlockWriter(sets), _loaded_ahead(parts, load, loaded)
+            with _committed(writer, loaded), contextlib.closing(images):
+                _compute(writer, cut(images, chunk_size), compute, advance)
             report.seconds = time.monotonic() - start
     for one in sets:
         one.touch()
-        row = one.row_bytes
-        report.num_bytes += row * len(keys)
+        report.num_bytes += one.row_bytes * len(keys)
         report.saved += one.seconds_a_row * report.hits / len(sets)
-        report.damaged += one.damaged
     return report
 
 
-def _compute(
-    writer: BlockWriter,
-    parts: Iterator[tuple[Keys, list[Pair]]],
-    load: Loader,
-    compute: Callable[[Tensor], Rows],
-    advance: Callable[[int], None],
-) -> None:
+def _whole_samples(places: np.ndarray, size: int, views: int) -> Iterator[np.ndarray]:
+    """Cut places into runs of `size`, or more where a sample's views would come apart.
+
+    Views that are loaded together are decoded once.
+    """
+    samples = places // views
+    start = 0
+    while start < len(places):
+        last = samples[min(start + size, len(places)) - 1]
+        end = int(np.searchsorted(samples, last, side="right"))
+        yield places[start:end]
+        start = end
+
+
+@contextlib.contextmanager
+def _committed(writer: BlockWriter, loaded: Callable[[], None]) -> Iterator[None]:
+    """Commit what has been computed, however computing ends."""
     try:
-        for keys, images in _loaded_ahead(parts, load):
-            writer.add(keys, compute(images))
-            advance(len(keys))
+        yield
     except RunError:
         raise  # the disk, which would refuse again
     except BaseException:
-        writer.flush()
+        with contextlib.suppress(RunError):  # Ctrl-C on a full disk is Ctrl-C
+            loaded()
+            writer.flush()
         raise
     writer.flush()
 
 
+def _compute(
+    writer: BlockWriter,
+    chunks: Iterator[tuple[Tensor, ...]],
+    compute: Callable[[Tensor], Rows],
+    advance: Callable[[int], None],
+) -> None:
+    since = time.monotonic()
+    for keys, images in chunks:
+        rows = compute(images)
+        since, before = time.monotonic(), since
+        writer.add(keys.numpy(), rows, since - before)
+        advance(len(keys))
+
+
 def _loaded_ahead(
-    parts: Iterator[tuple[Keys, list[Pair]]], load: Loader
-) -> Iterator[tuple[Keys, Tensor]]:
-    """Yield the images of each part, while the next one is being read."""
+    parts: Iterator[tuple[Keys, list[Pair]]], load: Loader, loaded: Callable[[], None]
+) -> Generator[tuple[Tensor, ...]]:
+    """Yield keys and images of each part, while the next one is being read."""
     with ThreadPoolExecutor(1) as pool:
         waiting = [(keys, pool.submit(load, pairs)) for keys, pairs in islice(parts, 1)]
         while waiting:
             keys, reading = waiting.pop()
             images = reading.result()
             waiting += [(keys, pool.submit(load, pairs)) for keys, pairs in islice(parts, 1)]
-            yield keys, images
+            if not waiting:
+                loaded()
+            yield torch.from_numpy(keys), images

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -47,8 +48,9 @@ class StoredPixels:
         if (rows >= 0).all():
             return self.normalise(self.stored.gather(rows))
         absent = np.flatnonzero(rows < 0)
+        since = time.monotonic()
         pixels = self.decode([pairs[int(i)] for i in absent])
-        self.writer.add(keys[absent], (pixels,))
+        self.writer.add(keys[absent], (pixels,), time.monotonic() - since)
         if len(absent) < len(pairs):
             every = pixels.new_empty(len(pairs), *pixels.shape[1:])
             every[torch.from_numpy(absent)] = pixels

@@ -103,9 +103,9 @@ def _with_plumbing(graph: fx.Graph, core: Collection[fx.Node]) -> set[fx.Node]:
 
 def _is_plumbing(node: fx.Node) -> bool:
     value = node.meta[VALUES][0]
-    if isinstance(value, Tensor):
-        return _word(node) == "getitem" and not isinstance(_first_value(node), Tensor)
-    if isinstance(value, Unknown):
+    if _word(node) == "getitem" and not isinstance(_first_value(node), Tensor):
+        return True
+    if isinstance(value, Tensor | Unknown):
         return False
     return not tensors_in(value) or _word(node) in _PARTS
 

@@ -21,7 +21,7 @@ from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX, name_of
 from tlcompile.graph.program import Program, owned, program_alone, program_of
 from tlcompile.graph.reach import ancestors
-from tlcompile.graph.shapes import MAY_WRITE, VALUES, Unknown, show_shape
+from tlcompile.graph.shapes import MAY_WRITE, VALUES, Unknown, show_shape, tensors_in
 
 
 @dataclass(frozen=True)
@@ -97,19 +97,28 @@ def split_frozen(model_graph: ModelGraph) -> Split | NotCacheable | None:
 
 
 def _reason(cut: Cut) -> str:
-    why = _why(cut.missed[0])
+    why = next(iter(_whys(cut)))
     return f"the frozen part runs in every step: {why}, and nothing before it can be kept either"
 
 
 def _notes(cut: Cut) -> tuple[str, ...]:
     """Say which frozen vertices run in every step."""
     rows = listed([name_of(node) for node in cut.rows])
-    missed = [n for n in cut.missed if isinstance(n.meta[VALUES][0], Tensor | Unknown)]
-    return tuple(f"{_why(n)}, so every step computes it again from {rows}" for n in missed)
+    return tuple(f"{why}, so every step computes it again from {rows}" for why in _whys(cut))
+
+
+def _whys(cut: Cut) -> dict[str, None]:
+    """Return the reasons, each once; sizes and the like cost nothing and need none."""
+    values = {node: node.meta[VALUES][0] for node in cut.missed}
+    dear = [n for n, value in values.items() if isinstance(value, Unknown) or tensors_in(value)]
+    return dict.fromkeys(map(_why, dear or cut.missed))
 
 
 def _why(node: fx.Node) -> str:
-    """Word why a vertex' values cannot be kept."""
+    """Word why a vertex' values cannot be kept; of what only data can tell, where that begins."""
+    for source in node.all_input_nodes:
+        if isinstance(source.meta[VALUES][0], Unknown):
+            return _why(source)
     shape = show_shape(node)
     if isinstance(node.meta[VALUES][0], Tensor):
         return f"'{name_of(node)}' {shape} has no row for each sample"

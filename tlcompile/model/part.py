@@ -29,11 +29,11 @@ def part_of(
         part._buffers = {n: b for n, b in module._buffers.items() if at + n in used}
         hidden = module._non_persistent_buffers_set
         part._non_persistent_buffers_set = {n for n in hidden if n in part._buffers}
-    part._modules = {
-        name: part_of(child, used | {at + name} if called else used, others, f"{at}{name}.")
-        for name, child in module._modules.items()
-        if child is not None
-        and at + name not in others
-        and (called or any(u == at + name or u.startswith(f"{at}{name}.") for u in used))
-    }
+    part._modules = {}
+    for name, child in module._modules.items():
+        inner = at + name
+        whole = called and inner not in others
+        if child is not None and (whole or any(f"{u}.".startswith(f"{inner}.") for u in used)):
+            within = used | {inner} if whole else used
+            part._modules[name] = part_of(child, within, others, f"{inner}.")
     return part

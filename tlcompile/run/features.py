@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from tlcompile.features.hard import harden
 from tlcompile.features.pixels import StoredPixels
 from tlcompile.features.precision import choose_precision
 from tlcompile.features.prefix import Loader, Prefix
+from tlcompile.features.room import Wanted, make_room
 from tlcompile.features.root import cache_root
 from tlcompile.features.sources import (
     InMemory,
@@ -34,7 +34,7 @@ from tlcompile.features.sources import (
     compute_rows,
 )
 from tlcompile.features.store import FeatureSet, Store
-from tlcompile.features.tiers import SHARE, Tier, free_memory
+from tlcompile.features.tiers import SHARE, Tier, free_bytes
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.sizes import parse_bytes
@@ -74,7 +74,8 @@ class Features:
         self.device, self.say = device, say
         self.root = Path(recipe.run.cache) if recipe.run.cache else cache_root()
         word = precision or recipe.features.precision
-        self.precision = choose_precision(word, device, self.root)
+        off = recipe.features.cache == "off"  # then nothing is written outside the run's folder
+        self.precision = choose_precision(word, device, None if off else self.root)
         self.tier: Tier | None = None
         self.told: dict[str, Any] = {"precision": self.precision}
 
@@ -104,21 +105,26 @@ class Features:
         """Return rows from the store; those that it does not have are computed and stored."""
         store, workers = Store(self.root), self.recipe.run.workers
         digests = {part.name: digests_of(part.samples, workers=workers) for part in parts}
-        sets, pixels = self._sets(store, parts), self._pixel_set(store)
-        kept = [part for part in parts if part.tags]
-        keys = {part.name: part.keys(digests[part.name]) for part in kept}
-        self._make_room(store, [*sets, *pixels], keys)
-        prefix = self._prefix(sum(len(missing(sets, wanted)) for wanted in keys.values()))
+        sets = self._sets(store, parts)
+        keys = {part.name: part.keys(digests[part.name]) for part in parts if sets and part.tags}
+        absent = {name: len(missing(sets, wanted)) for name, wanted in keys.items()}
+        read = [part for part in parts if part.as_they_are and absent.get(part.name, 1)]
+        pixels = self._pixel_set(store) if read else []
+        rows = [(one, np.concatenate(list(keys.values()))) for one in sets if keys]
+        images = [(one, np.concatenate([digests[part.name] for part in read])) for one in pixels]
+        pixels = self._make_room(store, rows, images)
+        live = [part for part in parts if part.name not in keys]
+        prefix = self._prefix(sum(absent.values()) + _rows(live) * self.recipe.fine_tune.epochs)
         report, found = Report(), {}
         for part in parts:
             load = self._loader(part, digests[part.name], pixels)
-            if sets and part.tags:
+            if part.name in keys:
                 report += self._extract(part, sets, keys[part.name], load, prefix)
                 found[part.name] = self._kept(part, sets, keys[part.name])
             else:
                 report += self._prepare(part, digests[part.name], load)
                 found[part.name] = self._live(part, load, prefix)
-        self._tell(sets or pixels, report)
+        self._tell(sets, pixels, report)
         return found
 
     def _sets(self, store: Store, parts: list[Part]) -> list[FeatureSet]:
@@ -134,35 +140,32 @@ class Features:
         self.tier = tier_of(self.recipe, self.model, self.device.type, rows)
         if self.tier is None or self.tier.name == "live":
             return []
+        if describe_pixels(self.preprocessing) is None:
+            self.say("features    computed in every epoch: images are not cropped to one size")
+            return []
         return _refreshed([store.open(about) for about in abouts])
 
     def _pixel_set(self, store: Store) -> list[FeatureSet]:
         """Return the set of prepared images, where all have one size."""
         about = describe_pixels(self.preprocessing)
-        return _refreshed([store.open(about)]) if about is not None else []
+        return _refreshed([store.open(about)]) if about else []
 
-    def _make_room(
-        self, store: Store, sets: Sequence[FeatureSet], keys: Mapping[str, Keys]
-    ) -> None:
-        """Evict what was not used for long; refuse to begin what cannot end.
+    def _make_room(self, store: Store, rows: Wanted, images: Wanted) -> list[FeatureSet]:
+        """Make room, if need be for rows alone; return the sets of images that have room.
 
         Raises:
-            OverBudgetError: The budget is too small for this run alone.
-            CacheFullError: The disk is.
+            RunError: There is none.
         """
-        if not keys:
-            return
-        every = np.unique(np.concatenate(list(keys.values())), axis=0)
-        needed = sum(one.row_bytes * len(missing([one], every)) for one in sets)
-        if needed:
-            total = sum(one.row_bytes for one in sets) * len(every)
-            budget = parse_bytes(self.recipe.run.cache_budget)
-            if total > budget:
-                raise OverBudgetError(path=self.root, needed_bytes=total, budget_bytes=budget)
-            for one in sets:
-                one.touch()
-            store.collect(budget - needed)
-            _refuse_full_disk(self.root, needed)
+        budget = parse_bytes(self.recipe.run.cache_budget)
+        try:
+            make_room(store, [*rows, *images], budget)
+        except (OverBudgetError, CacheFullError) as error:
+            if not rows or not images:
+                raise
+            make_room(store, rows, budget)
+            self.say(f"features    prepared images are not stored: {_worded(error)}")
+            return []
+        return [one for one, _ in images]
 
     def _prefix(self, rows: int) -> Prefix:
         """Return the frozen part as the recipe wants it computed, for so many rows."""
@@ -195,7 +198,7 @@ class Features:
     ) -> Report:
         """See to it that the store has all rows of a split."""
         with progress(f"features of {part.name}", len(keys)) as advance:
-            report = extract(
+            return extract(
                 sets,
                 keys,
                 load,
@@ -203,10 +206,8 @@ class Features:
                 chunk_size=prefix.chunk_size,
                 views=part.views,
                 advance=advance,
+                loaded=load.close if isinstance(load, StoredPixels) else lambda: None,
             )
-        if isinstance(load, StoredPixels):
-            load.close()
-        return report
 
     def _kept(self, part: Part, sets: Sequence[FeatureSet], keys: Keys) -> Source:
         rows: Places = InStore(sets, [one.locate(keys) for one in sets], self.device)
@@ -244,8 +245,10 @@ class Features:
 
     def _unstored(self, parts: Sequence[Part], why: str) -> dict[str, Source]:
         """Return rows without the store: in memory where they fit, else live."""
+        self.told["not_stored"] = why
         num_bytes = sum(b.num_bytes for b in self.model.boundary) * _rows(parts)
-        if not num_bytes or num_bytes > free_memory() * SHARE:
+        free = free_bytes()["device" if self.device.type == "cuda" else "memory"]
+        if not num_bytes or num_bytes > free * SHARE:
             self.say(f"features    {why}; the run goes on live, without the store")
             return self._all_live(parts)
         self.say(f"features    {why}; the run goes on without the store, from memory")
@@ -254,6 +257,7 @@ class Features:
         for part in parts:
             load = self._loader(part, None, [])
             if not part.tags:
+                check_readable(self.recipe, [part.samples])
                 found[part.name] = self._live(part, load, prefix)
                 continue
             count = len(part.samples)
@@ -264,25 +268,21 @@ class Features:
             found[part.name] = KeptSource(InMemory(rows), labels, part.views, seed)
         return found
 
-    def _tell(self, sets: Sequence[FeatureSet], report: Report) -> None:
+    def _tell(
+        self, sets: Sequence[FeatureSet], pixels: Sequence[FeatureSet], report: Report
+    ) -> None:
         """Print the one line about the store, and keep it for the record."""
-        if not sets:
-            return
-        for line in report.damaged:
+        for line in (line for one in (*sets, *pixels) for line in one.damaged):
             self.say(f"features    put aside: {line}")
-        names = ", ".join(f"{one.about.vertex} as {one.about.key[:8]}" for one in sets)
+        told = sets or pixels
+        if not told:
+            return
+        names = ", ".join(f"{one.about.vertex} as {one.about.key[:8]}" for one in told)
         self.say(f"features    {report.worded()} ({names}, in {self.root})")
         self.told |= {
-            "store": [{"vertex": one.about.vertex, "key": one.about.key} for one in sets],
+            "store": [{"vertex": one.about.vertex, "key": one.about.key} for one in told],
             **report.as_data(),
         }
-
-
-def _refuse_full_disk(root: Path, needed: int) -> None:
-    there = next(path for path in (root, *root.absolute().parents) if path.is_dir())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise CacheFullError(path=root, needed_bytes=needed, free_bytes=free)
 
 
 def _refreshed(sets: list[FeatureSet]) -> list[FeatureSet]:

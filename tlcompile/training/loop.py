@@ -146,7 +146,7 @@ class _Steps:
         order = torch.randperm(count, generator=generator(self.seed, "order", epoch))
         batches = source.batches(order.tolist(), self.batch_size, epoch)
         for step, (rows, labels) in enumerate(batches):
-            torch.manual_seed(derived_seed(self.seed, "step", first + step))
+            _seed(derived_seed(self.seed, "step", first + step), rows[0].device)
             logits = self.model.suffix(*rows)
             value = self.loss(logits, labels)
             self.optimizer.zero_grad(set_to_none=True)
@@ -158,6 +158,15 @@ class _Steps:
             self.optimizer.step()
             tally.add(self.task, value, logits, labels)
         return tally.score()
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed dropout. torch.manual_seed asks every kind of device: 1 ms a step, half of a head's."""
+    torch.default_generator.manual_seed(seed)
+    if device.type == "cuda":
+        torch.cuda.manual_seed(seed)
+    if device.type == "mps":
+        torch.mps.manual_seed(seed)
 
 
 def evaluate(

@@ -1,0 +1,35 @@
+"""Features of weights that a run itself has trained: nobody else can ever use them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from tlcompile import durable
+from tlcompile.errors.run import RunError
+from tlcompile.features.store import Store
+
+OWN: Final = "own_features"  # the folder's name, in the run's
+
+
+@contextlib.contextmanager
+def own_store(folder: Path) -> Iterator[Store]:
+    """Give a run a store of its own, empty, which goes when the block ends.
+
+    Rows that have been mapped stay readable. What a killed run left goes first.
+
+    Args:
+        folder: The run's own.
+
+    Raises:
+        RunError: What a killed run left cannot be removed.
+    """
+    root = folder / OWN
+    durable.remove_folder(root)
+    try:
+        yield Store(root)
+    finally:
+        with contextlib.suppress(RunError):  # no reason to lose a run: the next start removes it
+            durable.remove_folder(root)

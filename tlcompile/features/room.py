@@ -1,0 +1,46 @@
+"""Room for what a run wants to store: the budget of the store, and the disk under it."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tlcompile.errors.features import CacheFullError, OverBudgetError
+from tlcompile.features.extract import missing
+from tlcompile.features.store import FeatureSet, Keys, Store
+
+Wanted = Sequence[tuple[FeatureSet, Keys]]
+
+
+def make_room(store: Store, wanted: Wanted, budget: int) -> None:
+    """Evict what was not used for long; refuse to begin what cannot end.
+
+    Args:
+        store: Where the sets are.
+        wanted: Sets, each with the keys of all rows that it shall have.
+        budget: Bytes that the store may take.
+
+    Raises:
+        OverBudgetError: The budget is too small for these rows alone.
+        CacheFullError: The disk is.
+        RunError: The disk did not let us evict.
+    """
+    needed = sum(one.row_bytes * len(missing([one], keys)) for one, keys in wanted)
+    if not needed:
+        return
+    total = sum(one.row_bytes * len(np.unique(keys, axis=0)) for one, keys in wanted)
+    if total > budget:
+        raise OverBudgetError(path=store.cache, needed_bytes=total, budget_bytes=budget)
+    for one, _ in wanted:
+        one.touch()
+    store.collect(budget - needed)
+    free = shutil.disk_usage(_there(store.cache)).free
+    if needed > free:
+        raise CacheFullError(path=store.cache, needed_bytes=needed, free_bytes=free)
+
+
+def _there(folder: Path) -> Path:
+    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())
