@@ -70,10 +70,10 @@ VIEWS: dict[str, Any] = {
 def views_case(name: str, change: Callable[[dict[str, Any], pytest.MonkeyPatch], object]) -> None:
     def run(ground: Ground) -> Pair:
         folder = make_bitmaps(ground.folder / "images")
-        before = row_keys_of(folder, **copy.deepcopy(VIEWS))
+        before = row_keys_of(folder, "train", **copy.deepcopy(VIEWS))
         sections = copy.deepcopy(VIEWS)
         change(sections, ground.patch)
-        after = row_keys_of(folder, **sections)
+        after = row_keys_of(folder, "train", **sections)
         return Wanted(SETS, before), Wanted(SETS, after)
 
     case(MISS, name)(run)
@@ -93,8 +93,7 @@ views_case("views: none", lambda s, _: [s.pop("features"), s.pop("data")])
 
 @case(MISS, "views: another view of the same images")
 def _view(ground: Ground) -> Pair:
-    folder = make_bitmaps(ground.folder / "images")
-    one, two = (row_keys_of(folder, **{**VIEWS, "features": {"views": count}}) for count in (1, 2))
+    one, two = (_with_views(ground, count) for count in (1, 2))
     return Wanted(SETS, one), Wanted(SETS, two - one)
 
 
@@ -102,9 +101,21 @@ def _view(ground: Ground) -> Pair:
 def _flip(ground: Ground) -> Pair:
     folder = make_bitmaps(ground.folder / "images")
     data = {"augment": {"train": ["horizontal_flip"]}}
-    plain, both = row_keys_of(folder), row_keys_of(folder, data=data, features={"views": 2})
+    plain = row_keys_of(folder, "train")
+    both = row_keys_of(folder, "train", data=data, features={"views": 2})
     assert plain < both
     return Wanted(SETS, plain), Wanted(SETS, both - plain)
+
+
+@case(HIT, "more views")
+def _more_views(ground: Ground) -> Pair:
+    two, three = (_with_views(ground, count) for count in (2, 3))
+    return Wanted(SETS, two), Wanted(SETS, three)
+
+
+def _with_views(ground: Ground, count: int) -> frozenset[bytes]:
+    folder = make_bitmaps(ground.folder / f"{count} views")
+    return row_keys_of(folder, "train", **{**VIEWS, "features": {"views": count}})
 
 
 @image_case(HIT, "the data set is elsewhere")
@@ -160,10 +171,3 @@ def _split(folder: Path) -> None:
 @image_case(HIT, "another seed of the run", fine_tune={"seed": 7})
 def _seed(folder: Path) -> None:
     pass
-
-
-@case(HIT, "more views")
-def _more_views(ground: Ground) -> Pair:
-    folder = make_bitmaps(ground.folder / "images")
-    keys = [row_keys_of(folder, **{**VIEWS, "features": {"views": n}}) for n in (2, 3)]
-    return Wanted(SETS, keys[0]), Wanted(SETS, keys[1])

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from tlcompile.compiler import compile_opened
 from tlcompile.data.digests import digests_of
-from tlcompile.data.views import Views, row_keys
 from tlcompile.features.about import About
 from tlcompile.features.fingerprint import describe
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.run.parts import parts_of
 from tlcompile.run.splits import open_splits
 from tlcompile.zoo.open import open_base
 from tlcompile.zoo.preprocessing import Preprocessing
@@ -111,18 +111,13 @@ def make_bitmaps(root: Path, side: int = 10) -> Path:
     return root
 
 
-def row_keys_of(folder: Path, **sections: Any) -> frozenset[bytes]:
-    """Return the keys of all rows that a recipe over a folder wants, of training and validation."""
+def row_keys_of(folder: Path, split: str | None = None, **sections: Any) -> frozenset[bytes]:
+    """Return the keys of the rows that a recipe over a folder wants, of one split or of all."""
     recipe = make_recipe(data={"folder": str(folder), **sections.pop("data", {})}, **sections)
-    splits = open_splits(recipe, 3, lambda _line: None)
-    names, size = recipe.data.augment.train, recipe.base.size or 224
-    count = recipe.features.views or 1
-    views = Views(names, size, recipe.data.augment.seed, count) if names else None
-    keys = [
-        row_keys(digests_of(split, workers=2), views.tag(view) if views else "")
-        for split in splits.all()
-        for view in range(count if views else 1)
-    ]
+    splits = open_splits(recipe, 3, lambda _line: None).named()
+    parts = parts_of(recipe, splits, recipe.base.size or 0)
+    chosen = [part for part in parts if split in (part.name, None)]
+    keys = [part.keys(digests_of(part.samples, workers=2)) for part in chosen]
     return frozenset(row.tobytes() for row in np.concatenate(keys))
 
 

@@ -10,20 +10,22 @@ import dataclasses
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from tiny import make_recipe
 
 from reliability import key_images, key_machine, key_networks, key_world
-from reliability.key_code import edited_texts, plain_code, with_code
+from reliability.key_code import HELPERS, LEAF, edited_texts, plain_code, with_code
 from reliability.key_world import HIT, MISS, Ground, Pair, plain_sets, sets_of
-from tiny import make_recipe
 from tlcompile.bundle import load_bundle
 from tlcompile.data.augment import Augmentation
-from tlcompile.data.digests import Keys
+from tlcompile.data.digests import Keys, digest
 from tlcompile.data.samples import Samples
 from tlcompile.features.canonical import Canonical
 from tlcompile.features.fingerprint import FOR_PEOPLE, differs, key_of
@@ -107,26 +109,27 @@ Path_ = tuple[str, ...]
 NAMED = ("modules", "tensors", "code", "libraries")  # whose second step is a name of the user's
 
 
-def parts_of(ingredients: dict[str, Any], path: Path_ = ()) -> Iterator[Path_]:
-    """Yield each ingredient's place, down to what is not asked for one by one."""
+def parts_of(ingredients: dict[str, Any]) -> Iterator[Path_]:
+    """Yield each ingredient's place; "*" stands for the names of modules, tensors and the like."""
     for name, value in ingredients.items():
-        here = (*path, "*" if path and path[0] in NAMED and len(path) == 1 else name)
-        is_whole = here[0] == "preprocessing" or name in ("settings", "hooks")
-        if isinstance(value, dict) and value and not (is_whole and len(here) > 1):
-            yield from parts_of(value, here)
+        if name in NAMED and value:
+            inner = next(iter(value.values()))
+            depth = inner if isinstance(inner, dict) else {}
+            yield from [(name, "*", key) for one in value.values() for key in (depth and one) or {}]
+            yield from [] if depth else [(name, "*")]
+        elif isinstance(value, dict) and value:
+            yield from ((name, *rest) for rest in parts_of(value))
         else:
-            yield here
+            yield (name,)
 
 
 def without(ingredients: dict[str, Any], part: Path_) -> dict[str, Any]:
+    """Take one out; of all modules, tensors and the like where the place says "*"."""
     first, *rest = part
     if not rest:
-        return {} if first == "*" else {k: v for k, v in ingredients.items() if k != first}
-    inside = ingredients if first == "*" else {first, *()} & ingredients.keys()
-    return {
-        name: without(value, tuple(rest)) if name in inside and isinstance(value, dict) else value
-        for name, value in ingredients.items()
-    }
+        return {k: v for k, v in ingredients.items() if first not in (k, "*")}
+    found = [n for n, v in ingredients.items() if first in (n, "*") and isinstance(v, dict)]
+    return ingredients | {name: without(ingredients[name], tuple(rest)) for name in found}
 
 
 def test_every_ingredient_is_needed(tmp_path: Path) -> None:
@@ -140,8 +143,7 @@ def test_every_ingredient_is_needed(tmp_path: Path) -> None:
 
     def is_stale(pair: Pair, part: Path_) -> bool:
         keys = [
-            {key_of(without(about.ingredients, part)) for about in wanted.abouts}
-            for wanted in pair
+            {key_of(without(about.ingredients, part)) for about in wanted.abouts} for wanted in pair
         ]
         return not keys[0].isdisjoint(keys[1])
 
@@ -174,6 +176,8 @@ def test_every_part_of_code_is_needed(
     original = getattr(Canonical, method)
 
     def mutant(self: Canonical, *given: Any) -> dict[str, Any]:
+        if part == "bases":  # which are collected when they are named, not when they are returned
+            given = (SimpleNamespace(**vars(given[0]), __bases__=()),)
         written = original(self, *given)
         known = {name for where, name in CODE_PARTS if where == method}
         assert set(written) == known, "each part has a case that needs it"
@@ -181,20 +185,15 @@ def test_every_part_of_code_is_needed(
 
     monkeypatch.setattr(Canonical, method, mutant)
     edited = sets_of(*with_code(*edited_texts(CODE_PARTS[method, part])))
-    plain = sets_of(*with_code(*edited_texts("nothing")))
+    plain = sets_of(*with_code(HELPERS, LEAF))
     assert not plain.addresses.isdisjoint(edited.addresses)
 
 
 def by_size_and_date(samples: Samples, *, workers: int) -> Keys:
     """Name files as others do."""
-    import numpy as np
-
-    from tlcompile.data.digests import digest
-
     status = [Path(name).stat() for name in samples.ids]
-    texts = [f"{name} {s.st_size} {s.st_mtime_ns}" for name, s in zip(samples.ids, status)]
-    rows = [np.frombuffer(digest(text.encode()), np.uint8) for text in texts]
-    return np.stack(rows) if rows else np.empty((0, 32), np.uint8)
+    texts = [f"{s.st_ino} {s.st_size} {s.st_mtime_ns}" for s in status]
+    return np.stack([np.frombuffer(digest(text.encode()), np.uint8) for text in texts])
 
 
 TAG = Augmentation.tag
@@ -221,6 +220,6 @@ def test_every_part_of_a_row_key_is_needed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setattr(*ROW_MUTANTS[name])
-    with contextlib.suppress(StaleError):
-        before, after = MISS[name](Ground(tmp_path, monkeypatch))
-        assert not before.addresses.isdisjoint(after.addresses)
+    before, after = MISS[name](Ground(tmp_path, monkeypatch))
+    new = after.addresses - before.addresses
+    assert len(new) < len(after.addresses) or not new

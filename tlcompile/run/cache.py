@@ -96,7 +96,8 @@ def _listed(store: Store, budget: int) -> Told:
     lines.append(f"budget {_bytes(budget)}, unless a recipe's run.cache_budget says otherwise")
     if aside:
         where = quoted_path(aside[0].parent.parent)
-        lines.append(f"{len(aside)} damaged files were put aside; to remove them: rm -r {where}")
+        files = "1 damaged file was" if len(aside) == 1 else f"{len(aside)} damaged files were"
+        lines.append(f"{files} put aside; to remove them: rm -r {where}")
     return data, lines
 
 

@@ -15,6 +15,7 @@ from tlcompile.errors.data import UnknownClassError
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.features import Features
+from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import Say, naming_all_bad, open_splits
 from tlcompile.run.train import as_data
@@ -77,6 +78,7 @@ def judge(
 ) -> tuple[Score, dict[str, Score]]:
     """Return the score of all samples, and of each class that has any."""
     exactly()
+    keep_freed_memory()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device)
     machine = bundle.recipe.run.model_copy(update={"workers": workers})

@@ -21,6 +21,7 @@ from tlcompile.errors.finding import MissingImageError
 from tlcompile.features.prefix import Prefix, chunks_of
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
+from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.say import progress, say, table
 from tlcompile.run.splits import naming_all_bad
 from tlcompile.training.losses import probabilities
@@ -90,6 +91,7 @@ def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Te
     names = tuple(map(str, paths))
     samples = file_samples(names, (0,) * len(names), bundle.classes, channels)
     exactly()
+    keep_freed_memory()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device).eval()
     prefix = Prefix(model, bundle.chunk_size, device)

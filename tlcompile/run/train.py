@@ -20,6 +20,7 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
 from tlcompile.run.features import Features
 from tlcompile.run.folder import add_row, begin, resolved, write_record
+from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.plan import base_rate, make_plan
 from tlcompile.run.plan_text import plan_text
 from tlcompile.run.record import base_record, environment, images_digest
@@ -86,6 +87,7 @@ def train_recipe(
     started = time.perf_counter()
     device = choose_device(recipe)
     exactly()
+    keep_freed_memory()
     refuse_phases(recipe)
     if base is None:
         refuse_other_data(recipe)

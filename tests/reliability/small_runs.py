@@ -1,0 +1,121 @@
+"""Small runs with many blocks, what they end with, and what they had to compute."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import TinyNet, make_recipe
+
+from tlcompile.data import folder as data_folder
+from tlcompile.durable.leftovers import leftovers
+from tlcompile.features import extract
+from tlcompile.features.prefix import Prefix, Rows
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.train import RunResult, train_recipe
+
+SIDE = 12  # pixels
+CHUNK = 4  # images a pass
+ROW_BYTES = 8 * SIDE * SIDE * 4  # of TinyNet's bn1
+BLOCK_ROWS = 8
+
+
+def draw(path: Path, number: int) -> Path:
+    """Write picture number so and so; another number, other bytes."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(number).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def pictures(root: Path, count: int) -> Path:
+    """Write `count` pictures of each of two classes, all different."""
+    for number in range(count):
+        draw(root / "ants" / f"{number:03}.png", 2 * number)
+        draw(root / "bees" / f"{number:03}.png", 2 * number + 1)
+    return root
+
+
+def many_blocks() -> None:
+    """Make blocks small; an argument for monkeypatch would not reach a forked child."""
+    extract.BLOCK_BYTES = BLOCK_ROWS * ROW_BYTES
+
+
+def net() -> TinyNet:
+    """Return the same network each time."""
+    torch.manual_seed(0)
+    return TinyNet()
+
+
+def recipe_of(data: Path, cache: Path, **sections: Any) -> Recipe:
+    """Return a recipe that freezes up to bn1 and trains for 2 short epochs."""
+    sections.setdefault("freeze", "bn1")
+    given = {
+        "base": {"model": "digits_net", "size": SIDE},
+        "data": {"folder": str(data), **sections.pop("data", {})},
+        "features": {"batch_size": CHUNK, **sections.pop("features", {})},
+        "fine_tune": {"epochs": 2, "batch_size": 16, **sections.pop("fine_tune", {})},
+        "run": {"cache": str(cache), "workers": 0, **sections.pop("run", {})},
+    }
+    return make_recipe(**given, **sections)
+
+
+def train(data: Path, folder: Path, cache: Path, **sections: Any) -> tuple[RunResult, list[str]]:
+    """Train; return the result and what was said of features."""
+    lines: list[str] = []
+    recipe = recipe_of(data, cache, **sections)
+    result = train_recipe(recipe, folder, base=net(), say=lines.append)
+    return result, [line for line in lines if line.startswith("features")]
+
+
+def ending(folder: Path) -> dict[str, Any]:
+    """Return what a run ended with, but for seconds: weights and metrics."""
+    with (folder / "metrics.csv").open() as file:
+        rows = [{**row, "seconds": ""} for row in csv.DictReader(file)]
+    weights = {n: (folder / n / "model.safetensors").read_bytes() for n in ("bundle", "last")}
+    return {"metrics": rows, **weights}
+
+
+def temporaries(root: Path) -> list[Path]:
+    """List what writing has left anywhere below a folder."""
+    folders = [root, *(path for path in root.rglob("*") if path.is_dir())]
+    return [found for folder in folders for found, _ in leftovers(folder, "tmp")]
+
+
+class Work:
+    """What was computed: images decoded, rows that went through the frozen part."""
+
+    def __init__(self) -> None:
+        self.decoded: list[str] = []
+        self.rows = 0
+
+    def since(self) -> tuple[int, int]:
+        """Return (images decoded, rows computed) since the last call."""
+        found = len(self.decoded), self.rows
+        self.decoded, self.rows = [], 0
+        return found
+
+
+@pytest.fixture
+def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
+    """Count the work of all runs of a test."""
+    counted = Work()
+    decode, prefix = data_folder.decode_image, Prefix.__call__
+
+    def decode_image(data: bytes, path: str, channels: int) -> Any:
+        counted.decoded.append(path)
+        return decode(data, path, channels)
+
+    def call(self: Prefix, *inputs: torch.Tensor) -> Rows:
+        counted.rows += len(inputs[0])
+        return prefix(self, *inputs)
+
+    monkeypatch.setattr(data_folder, "decode_image", decode_image)
+    monkeypatch.setattr(Prefix, "__call__", call)
+    yield counted
