@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,15 @@ METHODS = tuple(name for name in vars(system.SystemCalls) if not name.startswith
 
 class Killed(BaseException):
     """The process is gone: nothing after this happens."""
+
+
+@contextlib.contextmanager
+def replaced_calls(calls: system.SystemCalls) -> Iterator[None]:
+    before, system.calls = system.calls, calls
+    try:
+        yield
+    finally:
+        system.calls = before
 
 
 class CountingCalls(system.SystemCalls):

@@ -32,9 +32,11 @@ def rows_of(numbers: Iterable[int], of: About) -> Tensor:
     parts = []
     for number in numbers:
         seed = hashlib.sha256(f"{of.key} {number}".encode()).digest()
-        bits = np.random.default_rng(list(seed)).bytes(of.row_bytes)
-        parts.append(torch.frombuffer(bytearray(bits), dtype=torch.uint8))
+        bits = bytearray(np.random.default_rng(list(seed)).bytes(of.row_bytes))
+        parts.append(torch.frombuffer(bits, dtype=torch.uint8))
     flat = torch.cat(parts) if parts else torch.empty(0, dtype=torch.uint8)
+    if of.dtype == "bool":
+        flat = flat % 2  # other bytes are no values of a bool
     return flat.view(DTYPES[of.dtype]).view(-1, *of.shape)
 
 
@@ -75,3 +77,11 @@ def folder_of(cache: Path, of: About) -> Path:
 
 def block_files(cache: Path, of: About) -> list[Path]:
     return sorted(folder_of(cache, of).glob("*.rows"))
+
+
+def spoil(path: Path) -> bytes:
+    """Flip the last bit of a file; return what it then is."""
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+    return bytes(data)

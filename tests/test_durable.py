@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from durable_disks import CountingCalls, Killed, Mutant, PowerLossCalls
+from durable_disks import CountingCalls, Killed, Mutant, PowerLossCalls, replaced_calls
 
 from tlcompile import durable
 from tlcompile.durable import leftovers, system
@@ -71,15 +71,6 @@ class FolderCase:
 
 Case = FileCase | FolderCase
 CASES: list[Case] = [FileCase(), FolderCase()]
-
-
-@contextlib.contextmanager
-def replaced_calls(calls: system.SystemCalls) -> Iterator[None]:
-    before, system.calls = system.calls, calls
-    try:
-        yield
-    finally:
-        system.calls = before
 
 
 def each_call(tmp_path: Path, case: Case, fail: BaseException) -> Iterator[tuple[Path, object]]:

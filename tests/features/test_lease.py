@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from durable_disks import CountingCalls, Killed
+from durable_disks import CountingCalls, replaced_calls
 from stored_rows import about, fill, folder_of, holds, keys_of, rows_of
 
 from tlcompile.durable import Lock, locks, system, take_lock
@@ -255,11 +255,8 @@ def test_a_lock_that_was_evicted_before_we_had_it_does_not_count(tmp_path: Path)
             super().flock(fd, operation)
 
     opened = len(os.listdir("/proc/self/fd"))
-    system.calls = Evicting()
-    try:
+    with replaced_calls(Evicting()):
         lock = take_lock(tmp_path / "lock")
-    finally:
-        system.calls = system.SystemCalls()
     assert lock is not None
     assert take_lock(tmp_path / "lock") is None
     with lock:
@@ -278,23 +275,7 @@ def test_any_call_that_fails_while_locking_is_a_typed_error(tmp_path: Path) -> N
     opened = len(os.listdir("/proc/self/fd"))
     for code, kind in ((errno.EACCES, NoPermissionError), (errno.EIO, WriteFailedError)):
         for number in range(1, 5):
-            system.calls = CountingCalls(number, OSError(code, "no"))
-            try:
-                with pytest.raises(kind):
-                    take_lock(tmp_path / f"{code}{number}" / "lock")
-            finally:
-                system.calls = system.SystemCalls()
+            calls = CountingCalls(number, OSError(code, "no"))
+            with replaced_calls(calls), pytest.raises(kind):
+                take_lock(tmp_path / f"{code}{number}" / "lock")
     assert len(os.listdir("/proc/self/fd")) == opened
-
-
-def test_a_kill_while_locking_leaves_no_lock(tmp_path: Path) -> None:
-    calls = CountingCalls(5, Killed())
-    system.calls = calls
-    try:
-        with pytest.raises(Killed), take_lock(tmp_path / "a" / "lock") or pytest.fail("held"):
-            system.calls.open(tmp_path / "x", os.O_CREAT)
-    finally:
-        system.calls = system.SystemCalls()
-        calls.close_all()
-    with take_lock(tmp_path / "a" / "lock") or pytest.fail("held"):
-        pass

@@ -180,6 +180,9 @@ STAYED = {
     "random in train mode": nn.Sequential(nn.Dropout(0.5), nn.AvgPool2d(2)),
     "random in both modes": lambda x: F.avg_pool2d(F.dropout(x, 0.5, True), 2),
     "random leaf of torch": nn.FractionalMaxPool2d(2, output_size=4),
+    "tuple of a function that draws": lambda x: F.fractional_max_pool2d(
+        x, 2, output_size=4, return_indices=True
+    )[0],
     "function that draws": lambda x: drawn(x),
     "normalises by the batch": nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.AvgPool2d(2)),
     "softmax over the samples": nn.Sequential(nn.Softmax(0), nn.AvgPool2d(2)),
@@ -274,7 +277,20 @@ class Recurrent(nn.Module):
         return self.fc(hidden[-1])
 
 
+class Gram(nn.Module):
+    """Each sample against each: as many columns as rows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.fc = nn.Linear(768, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Any:
+        x = self.low(x.flatten(1))
+        return self.fc(torch.matmul(x, x.t()).softmax(1) @ x)
+
+
 MOVED_BACK = [
+    (Gram, "softmax", ["low"], "softmax"),
     (Windows, "inner", ["permute_1"], "inner.1"),
     (Windows, "mix", ["permute_1"], "mix"),
     (StepsFirst, "low", ["flatten"], "low"),

@@ -23,7 +23,9 @@ from parity.plain import (
     plain_model,
     stepped,
 )
+from parity.test_prefix_suffix import InHalves
 from tlcompile.compiler import prove_recipe
+from tlcompile.errors.graph import UnknownStageError
 from tlcompile.graph.model_graph import graph_of_base
 from tlcompile.graph.shapes import record_shapes
 from tlcompile.graph.stages import find_stages
@@ -33,6 +35,8 @@ from tlcompile.zoo.torchvision import open_torchvision
 NAMES = [*CLASSIFIERS, *SEGMENTATION, *VIDEO]
 SAMPLE = ["googlenet", "efficientnet_b0", "lraspp_mobilenet_v3_large", "r3d_18"]
 QUICK = ["mobilenet_v2", "lraspp_mobilenet_v3_large"]
+STAGES = ["stage1", "stage2", "stage3", "stage4"]
+FEW_BYTES = 120e6  # of weights, up to which gradients are compared, too
 NO_GRADIENTS = 700e6  # bytes of weights above which two sets of gradients do not fit beside them
 
 
@@ -97,6 +101,40 @@ def test_each_stage_compiles_with_a_new_head(name: str) -> None:
         shapes = {row.name: row.shape for row in compiled.summary.vertices}
         assert shapes[compiled.summary.outputs[0]].startswith("(N, 7")
     gc.collect()
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_halves_are_the_whole(name: str) -> None:
+    check_halves(name, [*stages_of(name)[:1], "head"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_halves_are_the_whole_at_each_stage(name: str) -> None:
+    check_halves(name, [*STAGES, "head"])
+
+
+def check_halves(name: str, points: list[str]) -> None:
+    """Compare prefix and suffix with the whole, to the bit, in eval and in train mode."""
+    model, x, stages = plain_model(name), images(name, 2), stages_of(name)
+    small = sum(p.numel() * 4 for p in model.parameters()) < FEW_BYTES
+    for point in points:
+        where = point if point == "head" else point_of(name, point)
+        if point not in (*stages, "head"):
+            with pytest.raises(UnknownStageError, match=f"has no {point}"):
+                compiled_at(name, model, where)
+            continue
+        compiled = compiled_at(name, model, where)
+        halves = InHalves(compiled)
+        assert compiled.boundary, point
+        for ours, theirs in zip(evaluated(halves, x), evaluated(compiled, x), strict=True):
+            assert torch.equal(ours, theirs), point
+        before = {key: buffer.clone() for key, buffer in compiled.named_buffers()}
+        whole = stepped(compiled, x, backward=small)
+        for key, buffer in compiled.named_buffers():
+            buffer.copy_(before[key])
+        assert not differences(stepped(halves, x, backward=small), whole), point
+        gc.collect()
 
 
 @pytest.mark.parametrize("name", QUICK)

@@ -68,7 +68,7 @@ def test_halves_are_the_whole(name: str, points: list[str]) -> None:
                 frozen_at(model, point, side_of(name))
             continue
         compiled = frozen_at(model, point, side_of(name))
-        assert len(compiled.boundary) == 1, point
+        assert len(compiled.boundary) == 1, point  # at a stage's end, one tensor is alive
         assert list(compiled.state_dict()) == list(model.state_dict())
         again = copy.deepcopy(compiled)
         assert all(map(torch.equal, evaluated(InHalves(compiled), x), evaluated(compiled, x))), (

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from reliability.small_runs import CHUNK, many_blocks, net, recipe_of
 
+from reliability.small_runs import CHUNK, many_blocks, net, recipe_of
 from tlcompile.compiler import compile_opened
 from tlcompile.data.digests import digests_of
 from tlcompile.data.loading import load_images
@@ -126,18 +126,16 @@ def wrong_rows(root: Path, cache: str) -> int:
     return wrong
 
 
-def main(root: Path, what: str, kills: int) -> dict[str, Any]:
+def main(root: Path, kills: int) -> dict[str, Any]:
     """Return what happened."""
     torch.set_num_threads(1)
     finish(start(root, "whole", "whole_cache"))
-    if what == "two":
-        children = [start(root, name, "shared") for name in ("first", "second")]
-        finish(*children)
-        return {"wrong": wrong_rows(root, "shared")}
+    finish(*[start(root, name, "shared_cache") for name in ("first", "second")])
     killed = kill_some(root, kills)
     finish(start(root, "killed", "killed_cache"))
-    return {"kills": killed, "wrong": wrong_rows(root, "killed_cache")}
+    wrong = {name: wrong_rows(root, f"{name}_cache") for name in ("shared", "killed")}
+    return {"kills": killed, "wrong": wrong}
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]))))
+    sys.stdout.write(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]))))

@@ -156,6 +156,7 @@ def plain_code() -> Wanted:
     return sets_of(*with_code(HELPERS, LEAF))
 
 
+@cache
 def with_code(helpers: str, leaf: str) -> tuple[CompiledModel, Preprocessing]:
     """Compile a network whose activation is the class that a text defines."""
     _load("key_helpers", helpers)

@@ -93,6 +93,10 @@ def _doubled(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
     return output * 2
 
 
+def _halved(_module: nn.Module, _inputs: Any, output: Tensor) -> Tensor:
+    return output / 2
+
+
 def _ignored(_module: nn.Module, _inputs: Any) -> None:
     return None
 
@@ -181,6 +185,15 @@ class TwoInputs(nn.Module):
 
     def forward(self, x: Tensor, meta: Tensor) -> Tensor:
         return self.fc(torch.cat([self.conv(x).mean((2, 3)), meta * self.gain], 1))
+
+
+@case(MISS, "the order of two hooks")
+def _hooks(_ground: Ground) -> Pair:
+    one, other = Net(), Net()
+    for net, hooks in ((one, (_doubled, _halved)), (other, (_halved, _doubled))):
+        for hook in hooks:
+            net.act.register_forward_hook(hook)
+    return wanted(one), wanted(other)
 
 
 @case(MISS, "the vertex, where two compute the same")

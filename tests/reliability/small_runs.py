@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,12 +52,12 @@ def net() -> TinyNet:
     return TinyNet()
 
 
-def recipe_of(data: Path, cache: Path, **sections: Any) -> Recipe:
+def recipe_of(images: Path, cache: Path, **sections: Any) -> Recipe:
     """Return a recipe that freezes up to bn1 and trains for 2 short epochs."""
     sections.setdefault("freeze", "bn1")
     given = {
         "base": {"model": "digits_net", "size": SIDE},
-        "data": {"folder": str(data), **sections.pop("data", {})},
+        "data": {"folder": str(images), **sections.pop("data", {})},
         "features": {"batch_size": CHUNK, **sections.pop("features", {})},
         "fine_tune": {"epochs": 2, "batch_size": 16, **sections.pop("fine_tune", {})},
         "run": {"cache": str(cache), "workers": 0, **sections.pop("run", {})},
@@ -66,10 +65,10 @@ def recipe_of(data: Path, cache: Path, **sections: Any) -> Recipe:
     return make_recipe(**given, **sections)
 
 
-def train(data: Path, folder: Path, cache: Path, **sections: Any) -> tuple[RunResult, list[str]]:
+def train(images: Path, folder: Path, cache: Path, **sections: Any) -> tuple[RunResult, list[str]]:
     """Train; return the result and what was said of features."""
     lines: list[str] = []
-    recipe = recipe_of(data, cache, **sections)
+    recipe = recipe_of(images, cache, **sections)
     result = train_recipe(recipe, folder, base=net(), say=lines.append)
     return result, [line for line in lines if line.startswith("features")]
 
@@ -102,20 +101,19 @@ class Work:
         return found
 
 
-@pytest.fixture
-def work(monkeypatch: pytest.MonkeyPatch) -> Iterator[Work]:
-    """Count the work of all runs of a test."""
-    counted = Work()
+def counted(monkeypatch: pytest.MonkeyPatch) -> Work:
+    """Count the work of all runs from here on."""
+    work = Work()
     decode, prefix = data_folder.decode_image, Prefix.__call__
 
-    def decode_image(data: bytes, path: str, channels: int) -> Any:
-        counted.decoded.append(path)
+    def decode_image(data: bytes, path: str, channels: int) -> torch.Tensor:
+        work.decoded.append(path)
         return decode(data, path, channels)
 
     def call(self: Prefix, *inputs: torch.Tensor) -> Rows:
-        counted.rows += len(inputs[0])
+        work.rows += len(inputs[0])
         return prefix(self, *inputs)
 
     monkeypatch.setattr(data_folder, "decode_image", decode_image)
     monkeypatch.setattr(Prefix, "__call__", call)
-    yield counted
+    return work

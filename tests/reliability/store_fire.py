@@ -146,7 +146,7 @@ def read_and_write(
             features.write(keys_of(ours), rows_of(ours, OF), 1.0)
             assert holds(features, ours), "a row that was just written"
         else:
-            features.touch()
+            features.mark_used()
         assert not features.damaged, features.damaged
     del folder
 

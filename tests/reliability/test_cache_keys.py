@@ -27,6 +27,7 @@ from tlcompile.bundle import load_bundle
 from tlcompile.data.augment import Augmentation
 from tlcompile.data.digests import Keys, digest
 from tlcompile.data.samples import Samples
+from tlcompile.features.about import About
 from tlcompile.features.canonical import Canonical
 from tlcompile.features.fingerprint import FOR_PEOPLE, differs, key_of
 from tlcompile.run.train import train_recipe
@@ -39,6 +40,7 @@ PAIRS: dict[str, Pair] = {}
 def pair_of(name: str, folder: Path) -> Pair:
     """Return what a case compares; computed once, for the tests below ask again."""
     if name not in PAIRS:
+        folder.mkdir(exist_ok=True)
         with pytest.MonkeyPatch.context() as patch:
             PAIRS[name] = MISS[name](Ground(folder, patch))
     return PAIRS[name]
@@ -105,26 +107,34 @@ def test_another_process_hits() -> None:
 
 # ---- Every ingredient is needed
 
-Path_ = tuple[str, ...]
-NAMED = ("modules", "tensors", "code", "libraries")  # whose second step is a name of the user's
+Part = tuple[str, ...]
+NAMED = ("modules", "tensors", "code", "libraries")  # by names of the user's; "*" stands for them
 
 
-def parts_of(ingredients: dict[str, Any]) -> Iterator[Path_]:
-    """Yield each ingredient's place; "*" stands for the names of modules, tensors and the like."""
+def parts_of(ingredients: dict[str, Any]) -> Iterator[tuple[Part, Part, Any]]:
+    """Yield each ingredient: its kind, its place and its value."""
     for name, value in ingredients.items():
-        if name in NAMED and value:
-            inner = next(iter(value.values()))
-            depth = inner if isinstance(inner, dict) else {}
-            yield from [(name, "*", key) for one in value.values() for key in (depth and one) or {}]
-            yield from [] if depth else [(name, "*")]
-        elif isinstance(value, dict) and value:
-            yield from ((name, *rest) for rest in parts_of(value))
+        if name in NAMED:
+            for own, one in value.items():
+                inner = one.items() if isinstance(one, dict) else [("", one)]
+                for key, what in inner:
+                    yield (name, "*", *filter(None, [key])), (name, own, key), what
+        elif isinstance(value, dict) and name != "environment":
+            for kind, place, what in parts_of(value):
+                yield (name, *kind), (name, *place), what
         else:
-            yield (name,)
+            yield (name,), (name,), value
 
 
-def without(ingredients: dict[str, Any], part: Path_) -> dict[str, Any]:
-    """Take one out; of all modules, tensors and the like where the place says "*"."""
+def changed_kinds(pair: tuple[About, About]) -> set[Part]:
+    """Return the kinds of ingredients in which two sets differ."""
+    old, new = ({p: (k, v) for k, p, v in parts_of(about.ingredients)} for about in pair)
+    places = [place for place in {**old, **new} if old.get(place) != new.get(place)]
+    return {(old.get(place) or new[place])[0] for place in places if place[0] not in FOR_PEOPLE}
+
+
+def without(ingredients: dict[str, Any], part: Part) -> dict[str, Any]:
+    """Take one kind out."""
     first, *rest = part
     if not rest:
         return {k: v for k, v in ingredients.items() if first not in (k, "*")}
@@ -135,20 +145,20 @@ def without(ingredients: dict[str, Any], part: Path_) -> dict[str, Any]:
 def test_every_ingredient_is_needed(tmp_path: Path) -> None:
     """Take one out of the key: a case that must miss then hits."""
     pairs = [pair_of(name, tmp_path / str(n)) for n, name in enumerate(MISS)]
-    pairs = [pair for pair in pairs if pair[0].rows == pair[1].rows]
-    every = {about.key: about for pair in pairs for wanted in pair for about in wanted.abouts}
-    parts = {part for about in every.values() for part in parts_of(about.ingredients)}
-    parts = {part for part in parts if part[0] not in FOR_PEOPLE}
-    assert len(parts) >= 60
-
-    def is_stale(pair: Pair, part: Path_) -> bool:
-        keys = [
-            {key_of(without(about.ingredients, part)) for about in wanted.abouts} for wanted in pair
-        ]
-        return not keys[0].isdisjoint(keys[1])
-
-    unneeded = [part for part in parts if not any(is_stale(pair, part) for pair in pairs)]
-    assert not unneeded
+    sets = [(a, b) for old, new in pairs for a, b in zip(old.abouts, new.abouts, strict=True)]
+    sets = [(a, b) for a, b in sets if a.key != b.key]
+    kinds = {kind for two in sets for one in two for kind, _, _ in parts_of(one.ingredients)}
+    kinds -= {kind for kind in kinds if kind[0] in FOR_PEOPLE}
+    assert len(kinds) >= 50
+    needed = set()
+    for old, new in sets:
+        changed = changed_kinds((old, new))
+        if len(changed) == 1:
+            (kind,) = changed
+            keys = [key_of(without(about.ingredients, kind)) for about in (old, new)]
+            assert keys[0] == keys[1]
+            needed.add(kind)
+    assert kinds == needed
 
 
 # What is written of a user's code, with a case that needs it.

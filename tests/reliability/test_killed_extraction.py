@@ -1,4 +1,7 @@
-"""Kill -9 while features are computed: what was committed stays, and no byte of it is wrong."""
+"""Kill -9 while features are computed: what was committed stays, and no byte of it is wrong.
+
+Also two processes that compute the same features at the same time. forked_runs.py runs them.
+"""
 
 from __future__ import annotations
 
@@ -6,63 +9,64 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+
 from reliability.small_runs import BLOCK_ROWS, ending, pictures, temporaries
 
 TESTS = Path(__file__).parents[1]
 
 
-def forked(root: Path, what: str, kills: int = 0) -> dict[str, Any]:
-    """Run forked_runs.py; return what it found."""
-    command = [sys.executable, "-m", "reliability.forked_runs", str(root), what, str(kills)]
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
+@dataclass(frozen=True)
+class Runs:
+    """What forked_runs.py did below a folder, with so many pictures and kills."""
+
+    root: Path
+    kills: int
+    count: int
+    found: dict[str, Any]
+
+    def computed(self, name: str) -> int:
+        """Return the rows that a run has computed."""
+        path = self.root / f"{name}.rows"
+        return path.stat().st_size if path.exists() else 0
+
+
+@pytest.fixture(
+    scope="module", params=[(4, 64), pytest.param((50, 1000), marks=pytest.mark.slow)], ids=str
+)
+def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    kills, count = request.param
+    root = tmp_path_factory.mktemp("runs")
+    pictures(root / "data", count // 2)
     done = subprocess.run(
-        command,
-        env={**os.environ, "PYTHONPATH": path},
+        [sys.executable, "-m", "reliability.forked_runs", str(root), str(kills)],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])},
         capture_output=True,
         text=True,
         check=False,
-        timeout=1800,
     )
     assert done.returncode == 0, done.stderr[-4000:]
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    return Runs(root, kills, count, json.loads(done.stdout.splitlines()[-1]))
 
 
-def computed(root: Path, name: str) -> int:
-    return (root / f"{name}.rows").stat().st_size
+def test_killed_again_and_again(runs: Runs) -> None:
+    assert runs.found["kills"] == runs.kills, "it ended too soon"
+    assert runs.found["wrong"]["killed"] == 0
+    assert runs.computed("whole") == runs.count
+    again = runs.computed("killed") - runs.count
+    assert 0 <= again <= runs.kills * BLOCK_ROWS, "at most one block for each kill"
+    assert ending(runs.root / "killed") == ending(runs.root / "whole")
+    assert "put aside" not in (runs.root / "killed.said").read_text()
+    assert temporaries(runs.root) == []
 
 
-def said(root: Path, name: str) -> str:
-    return (root / f"{name}.said").read_text()
-
-
-@pytest.mark.parametrize(
-    ("kills", "count"), [(4, 64), pytest.param(50, 1000, marks=pytest.mark.slow)]
-)
-def test_killed_again_and_again(tmp_path: Path, kills: int, count: int) -> None:
-    pictures(tmp_path / "data", count // 2)
-    found = forked(tmp_path, "kill", kills)
-    assert found == {"kills": kills, "wrong": 0}, "it ended too soon, or a row is wrong"
-    assert computed(tmp_path, "whole") == count
-    again = computed(tmp_path, "killed") - count
-    print(f"{kills} kills, {count} rows, {again} computed again")
-    assert 0 <= again <= kills * BLOCK_ROWS, "at most one block for each kill"
-    assert ending(tmp_path / "killed") == ending(tmp_path / "whole")
-    assert "put aside" not in said(tmp_path, "killed")
-    assert temporaries(tmp_path) == []
-
-
-@pytest.mark.parametrize("count", [48, pytest.param(600, marks=pytest.mark.slow)])
-def test_two_processes_at_the_same_time(tmp_path: Path, count: int) -> None:
-    pictures(tmp_path / "data", count // 2)
-    assert forked(tmp_path, "two") == {"wrong": 0}
-    both = [computed(tmp_path, n) for n in ("first", "second") if (tmp_path / f"{n}.rows").exists()]
-    print(f"{count} rows, computed {both}")
-    assert count <= sum(both) <= 1.05 * count
+def test_two_processes_at_the_same_time(runs: Runs) -> None:
+    both = [runs.computed(name) for name in ("first", "second")]
+    assert runs.count <= sum(both) <= 1.05 * runs.count
+    assert runs.found["wrong"]["shared"] == 0
     for name in ("first", "second"):
-        assert ending(tmp_path / name) == ending(tmp_path / "whole")
-    assert temporaries(tmp_path) == []
+        assert ending(runs.root / name) == ending(runs.root / "whole")

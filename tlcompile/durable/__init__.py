@@ -7,7 +7,7 @@ folder of files that belong together; its manifest.json has the size and SHA-256
 
     system.py        the table of system calls, and OSErrors as errors that say what to do
     leftovers.py     names of temporary files, and whose they are
-    files.py         write_file, replacing, append_line, make_folder, touch, put_aside
+    files.py         write_file, replacing, append_line, make_folder, mark_used, put_aside
     manifest.py      verify_folder, read_verified
     locks.py         take_lock
     generations.py   commit_folder, recover, sweep_temporaries
@@ -16,9 +16,9 @@ folder of files that belong together; its manifest.json has the size and SHA-256
 from tlcompile.durable.files import (
     append_line,
     make_folder,
+    mark_used,
     put_aside,
     replacing,
-    touch,
     write_file,
 )
 from tlcompile.durable.generations import commit_folder, recover, sweep_temporaries
@@ -32,6 +32,7 @@ __all__ = [
     "append_line",
     "commit_folder",
     "make_folder",
+    "mark_used",
     "put_aside",
     "read_verified",
     "recover",
@@ -40,7 +41,6 @@ __all__ = [
     "replacing",
     "sweep_temporaries",
     "take_lock",
-    "touch",
     "verify_folder",
     "write_file",
 ]

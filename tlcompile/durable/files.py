@@ -175,7 +175,7 @@ def make_folder(path: Path) -> None:
         system.calls.fsync_dir(path.parent)
 
 
-def touch(path: Path) -> None:
+def mark_used(path: Path) -> None:
     """Note that a file has been used now, in its time of change.
 
     Raises:

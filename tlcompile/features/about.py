@@ -12,7 +12,8 @@ import torch
 
 FORMAT: Final = 1  # of all files of the store; another one lives in another folder
 ABOUT: Final = "about.json"
-DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "uint8": torch.uint8}
+_STORED: Final = "float32 bfloat16 float16 float64 uint8 int32 int64 bool"
+DTYPES: Final[dict[str, torch.dtype]] = {name: getattr(torch, name) for name in _STORED.split()}
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class About:
         key: The fingerprint, 64 hexadecimal digits.
         vertex: Whose output it is.
         shape: Of one row.
-        dtype: float32, bfloat16 or uint8.
+        dtype: One of DTYPES, in torch's words.
         ingredients: What the key was made of, for people; plain JSON.
     """
 

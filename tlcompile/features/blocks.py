@@ -28,7 +28,7 @@ from tlcompile.features.index import KEY_BYTES, Keys
 
 SUFFIX: Final = ".rows"
 PAGE: Final = 4096  # bytes; rows begin at a page, so that a map of them is aligned for every dtype
-_INTEGERS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32}  # by bytes an element
+_INTEGERS: Final = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}  # by bytes
 _LINE_LIMIT: Final = 1 << 16  # bytes of the first line
 
 

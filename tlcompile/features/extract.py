@@ -183,7 +183,7 @@ def extract(
                 _compute(writer, cut(images, chunk_size), compute, advance)
             report.seconds = time.monotonic() - start
     for one in sets:
-        one.touch()
+        one.mark_used()
         report.num_bytes += one.row_bytes * len(keys)
         report.saved += one.seconds_a_row * report.hits / len(sets)
     return report

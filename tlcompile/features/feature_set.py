@@ -132,10 +132,10 @@ class FeatureSet:
             with contextlib.suppress(RunError):
                 durable.write_file(self._folder / ABOUT, about_bytes(self.about))
 
-    def touch(self) -> None:
+    def mark_used(self) -> None:
         """Note that the set has been used now, where it can be noted."""
         with contextlib.suppress(RunError):  # a cache that is only read; nothing stored
-            durable.touch(self._folder / ABOUT)
+            durable.mark_used(self._folder / ABOUT)
 
     # Reading
 
@@ -189,12 +189,12 @@ class FeatureSet:
 
         Raises:
             CacheFullError: There is no room.
-            CacheNotWritableError: The disk did not let it for another reason.
+            CacheNotWritableError: The disk did not let it for another reason, or lost it at once.
         """
         if not len(rows):
             return
         try:
-            name = self._write_block(keys, rows, seconds)
+            is_there = self._write_and_map(keys, rows, seconds)
         except DiskFullError as error:
             needed = max(error.needed_bytes, len(rows) * self.row_bytes)
             free = error.free_bytes
@@ -203,19 +203,29 @@ class FeatureSet:
             raise CacheNotWritableError(path=self._cache, reason="no permission") from error
         except WriteFailedError as error:
             raise CacheNotWritableError(path=self._cache, reason=error.reason) from error
-        if name not in self._blocks:
-            self._refused.discard(name)
-            self._take(name, self._open(name))
+        if not is_there:
+            reason = "what was written could not be read back"
+            raise CacheNotWritableError(path=self._cache, reason=reason)
 
-    def _write_block(self, keys: Keys, rows: Tensor, seconds: float) -> str:
+    def _write_and_map(self, keys: Keys, rows: Tensor, seconds: float) -> bool:
         for _ in range(_EVICTIONS):
             try:
-                if not os.path.exists(self._folder / ABOUT):
-                    durable.write_file(self._folder / ABOUT, about_bytes(self.about))
-                return write_block(self._folder, self.about, keys, rows, seconds)
+                name = self._write_block(keys, rows, seconds)
             except WriteFailedError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
+                continue
+            self._refused.discard(name)
+            if name in self._blocks:
+                return True
+            opened = self._open(name)
+            if not isinstance(opened, FileNotFoundError):
+                return self._take(name, opened)
+        return False
+
+    def _write_block(self, keys: Keys, rows: Tensor, seconds: float) -> str:
+        if not os.path.exists(self._folder / ABOUT):
+            durable.write_file(self._folder / ABOUT, about_bytes(self.about))
         return write_block(self._folder, self.about, keys, rows, seconds)
 
     @contextmanager

@@ -35,7 +35,7 @@ def make_room(store: Store, wanted: Wanted, budget: int) -> None:
     if total > budget:
         raise OverBudgetError(path=store.cache, needed_bytes=total, budget_bytes=budget)
     for one, _ in wanted:
-        one.touch()
+        one.mark_used()
     store.collect(budget - needed)
     free = shutil.disk_usage(_there(store.cache)).free
     if needed > free:
