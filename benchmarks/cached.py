@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 from unittest import mock
 
+from side import Pause
 from tutorial import Settings
 
 import tlcompile
 from tlcompile import Recipe
-from tlcompile.errors.base import TLCompileError
+from tlcompile.recipe.load import complete
+from tlcompile.run.train import train_recipe
 
 PRECISIONS = ("exact", "fp32-fused", "fast")
 SIDE = 224  # pixels; resized to 256 before, as in the tutorial
@@ -54,20 +56,15 @@ def cold_cache() -> Iterator[Path]:
             yield Path(folder)
 
 
-def run(settings: Settings, precision: str = "exact") -> None:
-    """Train once, from an empty cache to the finished bundle."""
+def run(pause: Pause, settings: Settings, precision: str) -> None:
+    """Train once, from an empty cache to the finished bundle: one step."""
     with cold_cache() as folder:
         tlcompile.train(recipe_of(settings, precision), folder=folder / "run")
+    pause()
 
 
-def offered(make: Callable[[str], object]) -> list[str]:
-    """Return the precisions that this version offers; say which it does not."""
-    found = []
-    for precision in PRECISIONS:
-        try:
-            make(precision)
-        except (TLCompileError, ValueError) as error:
-            print(f"not offered: {precision}: {str(error).splitlines()[0]}")
-        else:
-            found.append(precision)
-    return found
+def epochs(pause: Pause, settings: Settings, precision: str) -> None:
+    """Train; an epoch is a step, and extraction belongs to the first."""
+    with cold_cache() as folder:
+        recipe = complete(recipe_of(settings, precision))
+        train_recipe(recipe, folder / "run", on_epoch=lambda _row, _best: pause())

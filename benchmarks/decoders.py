@@ -12,6 +12,8 @@ from __future__ import annotations
 import argparse
 import importlib
 import io
+import statistics
+import time
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -22,7 +24,6 @@ import numpy as np
 import torch
 from pictures import add_arguments, picture_folder
 from PIL import Image
-from side_by_side import Spent, in_turn, spent
 from torch import Tensor
 from torchvision.models import ResNet18_Weights
 
@@ -100,7 +101,7 @@ def each(work: Callable[[bytes], object], files: list[bytes]) -> None:
         work(data)
 
 
-def sides(paths: list[str], files: list[bytes]) -> dict[str, Callable[[], Spent]]:
+def works(paths: list[str], files: list[bytes]) -> dict[str, Callable[[], object]]:
     """Return all that is measured, by name; `decode:` and `prepare:` are columns."""
     found: dict[str, Callable[[], object]] = {}
     for name, decode in decoders().items():
@@ -111,7 +112,18 @@ def sides(paths: list[str], files: list[bytes]) -> dict[str, Callable[[], Spent]
         found[f"prepare:load_images, workers={workers}"] = partial(load_all, paths, workers)
     samples = file_samples(tuple(paths), (0,) * len(paths), ("a",), 3)
     found["digests"] = partial(digests_of, samples, workers=0)
-    return {name: partial(spent, work) for name, work in found.items()}
+    return found
+
+
+def in_turn(works: dict[str, Callable[[], object]], rounds: int) -> dict[str, float]:
+    """Run everything once a round, one after the other; return medians of CPU seconds."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(rounds):
+        for name, work in works.items():
+            start = time.process_time()
+            work()
+            seconds[name].append(time.process_time() - start)
+    return {name: statistics.median(found) for name, found in seconds.items()}
 
 
 def _then_prepared(decode: Decoder) -> Decoder:
@@ -127,7 +139,7 @@ def equal_pixels(files: list[bytes]) -> dict[str, int]:
     }
 
 
-def table(times: dict[str, Spent], equal: dict[str, int], count: int) -> str:
+def table(times: dict[str, float], equal: dict[str, int], count: int) -> str:
     """Return one line for each decoder and each whole path."""
     names = dict.fromkeys(name.partition(":")[2] for name in times if ":" in name)
     lines = [
@@ -136,7 +148,7 @@ def table(times: dict[str, Spent], equal: dict[str, int], count: int) -> str:
     ]
     for name in names:
         rates = [
-            f"{count / times[key].cpu:.0f}" if (key := f"{column}:{name}") in times else ""
+            f"{count / times[key]:.0f}" if (key := f"{column}:{name}") in times else ""
             for column in ("decode", "prepare")
         ]
         same = f"{equal[name]} of {count}" if name in equal else ""
@@ -166,12 +178,12 @@ def main() -> None:
     with picture_folder(options.folder, options.images) as folder:
         paths = readable(folder, options.images)
         files = [Path(path).read_bytes() for path in paths]
-        times = in_turn(sides(paths, files), options.rounds)
+        times = in_turn(works(paths, files), options.rounds)
         equal = equal_pixels(files)
     size = sum(map(len, files))
     print(f"{len(files)} JPEG files of {size / len(files) / 1e3:.0f} kB on average")
     print(table(times, equal, len(files)))
-    seconds = times["digests"].cpu
+    seconds = times["digests"]
     print(f"digests: {len(files) / seconds:.0f} images, {size / seconds / 1e9:.2f} GB a CPU second")
 
 

@@ -6,12 +6,13 @@
 One pass of the model stores the outputs of the stem, of the four stages and of the pooling, verified
 and durable, with the prepared images; the baseline decodes the same files by ImageFolder and
 DataLoader, runs the whole model in eval mode without gradients, and keeps nothing but the number of
-right answers. Neither side's building of the model counts.
+right answers. Each side runs in a process of its own; building the model does not count.
 """
 
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,7 +20,8 @@ import cached
 import torch
 import tutorial
 from pictures import add_arguments, picture_folder
-from side_by_side import Row, Spent, in_turn, show_table, spent
+from side import Pause, Side, Spent, median
+from table import Row, show_table
 from torch import nn
 from torch.utils.data import ConcatDataset, DataLoader
 from torchvision import datasets
@@ -37,8 +39,16 @@ CHUNK = 32  # images a pass, on both sides
 WANTED = {"exact": "<= 1.15", "fp32-fused": "-", "fast": "-"}
 
 
+def inference_epochs(pause: Pause, settings: Settings) -> None:
+    """Run the whole model over every image, as one does to judge it: every epoch a step."""
+    model = tutorial.build(settings)
+    while True:
+        pause()
+        inference_epoch(settings, model)
+
+
 def inference_epoch(settings: Settings, model: nn.Module) -> None:
-    """Run the whole model over every image, as one does to judge it."""
+    """Run the whole model over every image once."""
     images = [
         datasets.ImageFolder(settings.folder / split, tutorial.transform(augment=False))
         for split in ("train", "val")
@@ -65,31 +75,40 @@ def recipe_of(settings: Settings, points: tuple[str, ...], precision: str) -> Re
     return complete(Recipe.model_validate(sections))
 
 
-def extraction(settings: Settings, points: tuple[str, ...], precision: str) -> Spent:
-    """Extract into an empty cache; only that counts."""
+def extractions(pause: Pause, settings: Settings, points: tuple[str, ...], precision: str) -> None:
+    """Extract into an empty cache, again and again: each time is a step, building is the first."""
     recipe = recipe_of(settings, points, precision)
     opened = open_base(recipe)
     splits = open_splits(recipe, 3, print)
     model = compile_opened(recipe, opened, len(splits.classes))
-    device = torch.device("cpu")
-    with cached.cold_cache():
-        features = Features(recipe, opened.preprocessing, model, device, lambda _line: None)
-        return spent(lambda: features.sources(splits))
+    while True:
+        with cached.cold_cache():
+            features = Features(
+                recipe, opened.preprocessing, model, torch.device("cpu"), lambda _line: None
+            )
+            pause()
+            features.sources(splits)
+            del features
 
 
-def measure(settings: Settings, points: tuple[str, ...], rounds: int) -> list[Row]:
+def measure(
+    settings: Settings, points: tuple[str, ...], precisions: list[str], rounds: int
+) -> list[Row]:
     """Run the epoch and each precision in turn; return a row for each precision."""
-    model = tutorial.build(settings)
-    inference_epoch(settings, model)  # once unmeasured
-    precisions = cached.offered(lambda p: extraction(settings, points[-1:], p))
-    sides = {"plain": lambda: spent(lambda: inference_epoch(settings, model))}
+    sides = {"plain": Side(inference_epochs, settings)}
     for precision in precisions:
-        sides[precision] = lambda chosen=precision: extraction(settings, points, chosen)
-    found = in_turn(sides, rounds)
+        sides[precision] = Side(extractions, settings, points, precision)
+    found: dict[str, list[Spent]] = {name: [] for name in sides}
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(side) for name, side in sides.items()}
+        for _ in range(rounds + 1):
+            for name, side in running.items():
+                found[name].append(side.step())
+    plain, *ours = (median(times[1:]) for times in found.values())
     work = f"extract {settings.model} at {', '.join(points)}"
     return [
-        Row("P8", f"{work}, {p}", found["plain"], found[p], WANTED[p], inverse=True)
-        for p in precisions
+        Row("P8", f"{work}, {precision}", plain, times, WANTED[precision], inverse=True)
+        for precision, times in zip(precisions, ours, strict=True)
     ]
 
 
@@ -104,6 +123,7 @@ def main() -> None:
         "--workers", type=int, default=0, help="processes (baseline) or threads (ours) that decode"
     )
     parser.add_argument("--rounds", type=int, default=3, help="A B A B: 2")
+    parser.add_argument("--precisions", nargs="+", default=list(WANTED), choices=list(WANTED))
     add_arguments(parser, images=64)
     options = parser.parse_args()
     with (
@@ -114,7 +134,7 @@ def main() -> None:
         tutorial.random_weights(options.model, weights)
         settings = Settings(folder, weights, options.model, workers=options.workers)
         points = tuple(sorted(options.points, key=POINTS.index))
-        rows = measure(settings, points, options.rounds)
+        rows = measure(settings, points, options.precisions, options.rounds)
     show_table(rows)
     print(f"medians of {options.rounds} rounds in turn; ratios are ours / plain, the limit is 1")
 

@@ -4,19 +4,20 @@
     python benchmarks/fine_tune_epoch.py --model resnet50 --images 397    # the bar's own size
 
 Both sides are frozen up to layer3 and train the rest, with the same optimizer, rates and batches.
-They run in one process, an epoch of ours, one of the tutorial's that decodes its files, one that
-has the images in memory, and again; the first of each is left out. An epoch is a pass over train
-with its steps and one over val.
+Each side runs in a process of its own, an epoch each in turn: the tutorial's that decodes its files,
+one that has the images in memory, then ours; the first of each is left out. An epoch is a pass over
+train with its steps and one over val.
 
-The limit is (d + P' + s) / s, without d where nothing is decoded: decode, prefix in train mode, as the
-tutorial has it, and training step of the rest, measured here. Ours trains the rest in fp32 whatever
-the precision of the features.
+The limit is, for an image of train, (d + P' + s) / (F / R), without d where nothing is decoded: decode,
+prefix in train mode (as the tutorial has it) and training step of the rest, measured here; F are that
+step's FLOPs, R the machine's rate of large matrix products in fp32; an image of val has P and a third
+of the step. Ours trains the rest in fp32 whatever the precision of the features.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -25,11 +26,10 @@ import cached
 import tutorial
 from parts import Parts, measure_parts
 from pictures import add_arguments, picture_folder
-from side_by_side import Row, Spent, median, now, show_table, spent
+from side import Side, Spent, median
+from table import Row, show_table
+from torchvision import datasets
 from tutorial import Settings
-
-from tlcompile.recipe.load import complete
-from tlcompile.run.train import train_recipe
 
 WANTED = {
     ("exact", True): ">= 2.5",
@@ -39,49 +39,40 @@ WANTED = {
 KINDS = {True: "with decoding", False: "without decoding"}
 
 
-def compare(settings: Settings, precision: str, parts: Parts) -> list[Row]:
-    """Run ours and both tutorials, an epoch each in turn; return a row for each tutorial."""
-    with TemporaryDirectory() as folder:
-        rivals = {
-            decode: _epochs(replace(settings, decode=decode), Path(folder) / f"{decode}.pt")
-            for decode in KINDS
-        }
-        ours, theirs = _in_turn(settings, precision, rivals)
+def compare(settings: Settings, precisions: list[str], parts: Parts) -> list[Row]:
+    """Run all sides, an epoch each in turn; return two rows for each precision."""
+    naive = {decode: Side(tutorial.epochs, replace(settings, decode=decode)) for decode in KINDS}
+    ours = {precision: Side(cached.epochs, settings, precision) for precision in precisions}
+    sides = {**naive, **ours}
+    found: dict[bool | str, list[Spent]] = {name: [] for name in sides}
+    with ExitStack() as stack:
+        running = {name: stack.enter_context(side) for name, side in sides.items()}
+        for _ in range(settings.epochs):
+            for name, side in running.items():
+                found[name].append(side.step())
     return [
         Row(
             "P7",
             f"epoch, {settings.model} frozen up to {settings.upto}, {kind}, {precision}",
-            median(theirs[decode][1:]),
-            median(ours[1:]),
+            median(found[decode][1:]),
+            median(found[precision][1:]),
             WANTED.get((precision, decode), "-"),
-            (parts.decode * decode + parts.train_forward + parts.suffix_step) / parts.suffix_step,
+            epoch_limit(settings, parts, decode),
         )
+        for precision in precisions
         for decode, kind in KINDS.items()
     ]
 
 
-def _epochs(settings: Settings, best: Path) -> Iterator[float]:
-    return tutorial.epochs_of(settings, tutorial.build(settings), best)
-
-
-def _in_turn(
-    settings: Settings, precision: str, rivals: dict[bool, Iterator[float]]
-) -> tuple[list[Spent], dict[bool, list[Spent]]]:
-    """Train ours; after each of its epochs, run one of each rival."""
-    ours: list[Spent] = []
-    theirs: dict[bool, list[Spent]] = {decode: [] for decode in rivals}
-    marks = [now()]
-
-    def after_epoch(_row: object, _best: bool) -> None:
-        ours.append(now() - marks[-1])
-        for decode, rival in rivals.items():
-            theirs[decode].append(spent(lambda chosen=rival: next(chosen)))
-        marks.append(now())
-
-    with cached.cold_cache() as folder:
-        recipe = complete(cached.recipe_of(settings, precision))
-        train_recipe(recipe, folder / "run", on_epoch=after_epoch)
-    return ours, theirs
+def epoch_limit(settings: Settings, parts: Parts, decode: bool) -> float:
+    """Return what an epoch without decode and prefix could gain; a step is three forwards."""
+    train, val = (
+        len(datasets.ImageFolder(settings.folder / split).samples) for split in ("train", "val")
+    )
+    seen = parts.decode * decode
+    naive = train * (seen + parts.train_forward + parts.suffix_step)
+    naive += val * (seen + parts.forward + parts.suffix_step / 3)
+    return naive / ((train + val / 3) * parts.suffix_flops / parts.fp32_rate)
 
 
 def main() -> None:
@@ -97,6 +88,9 @@ def main() -> None:
     parser.add_argument(
         "--workers", type=int, default=0, help="processes (tutorial) or threads (ours) that decode"
     )
+    parser.add_argument(
+        "--precisions", nargs="+", default=list(cached.PRECISIONS), choices=cached.PRECISIONS
+    )
     add_arguments(parser, images=64)
     options = parser.parse_args()
     with (
@@ -109,9 +103,8 @@ def main() -> None:
             folder, weights, options.model, options.upto, options.epochs, options.batch,
             options.optimizer, workers=options.workers,
         )  # fmt: skip
-        precisions = cached.offered(lambda p: cached.run(replace(settings, epochs=1), p))
         parts = measure_parts(settings)
-        rows = [row for p in precisions for row in compare(settings, p, parts)]
+        rows = compare(settings, options.precisions, parts)
     show_table(rows)
     print(f"{parts}\nmedians of {options.epochs - 1} epochs in turn")
 

@@ -9,16 +9,17 @@ evaluation's transformation; `augmented` rows crop and flip at random, ours by a
 as epochs. Ours counts from reading the recipe to the written bundle. The tutorial's side runs only
 --naive-epochs of its epochs, of which each costs the same; the rest is their median, so often.
 
-The limit of exact is E (d + P' + h) / (d + P + E h): decode, prefix and head step, measured here, E
-epochs; P' is the prefix in train mode, as the tutorial has it. That of fast has the prefix at the
-machine's bf16 matrix rate, and the decoder as it is.
+Each side runs in a process of its own, which has imported torch before it is measured.
+
+The limit is E (d + P' + h) / (d + F / R + E h): decode, prefix in train mode (as the tutorial has it)
+and head step, measured here; F are the prefix's FLOPs, R the machine's rate of large matrix products
+in fp32, or for fast in bf16.
 """
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -26,7 +27,8 @@ import cached
 import tutorial
 from parts import Parts, measure_parts
 from pictures import add_arguments, picture_folder
-from side_by_side import Row, Spent, in_turn, median, now, show_table, spent
+from side import Side, Spent, median, once
+from table import Row, show_table
 from tutorial import Settings
 
 WANTED = {"exact": ">= 28", "fp32-fused": "-", "fast": ">= 120 with AMX"}
@@ -34,47 +36,43 @@ WANTED = {"exact": ">= 28", "fp32-fused": "-", "fast": ">= 120 with AMX"}
 
 def tutorial_total(settings: Settings, naive_epochs: int) -> Spent:
     """Run the tutorial's loop for a few epochs; return what all would take."""
-    marks = [now()]
-    with TemporaryDirectory() as folder:
-        model = tutorial.build(settings)
-        for _accuracy in tutorial.epochs_of(settings, model, Path(folder) / "best.pt"):
-            marks.append(now())
-            if len(marks) > naive_epochs:
-                break
-    epochs = [after - before for before, after in pairwise(marks)]
-    return (marks[-1] - marks[0]) + median(epochs) * (settings.epochs - len(epochs))
+    with Side(tutorial.epochs, settings) as side:
+        found = [side.step() for _ in range(min(naive_epochs, settings.epochs))]
+    rest = median(found) * (settings.epochs - len(found))
+    return sum(found, start=rest)
 
 
 def compare(
     settings: Settings, precisions: list[str], naive_epochs: int, rounds: int, parts: Parts
 ) -> list[Row]:
     """Run the tutorial and each precision in turn; return a row for each precision."""
-    sides = {"naive": lambda: tutorial_total(settings, naive_epochs)}
-    for precision in precisions:
-        sides[precision] = lambda chosen=precision: spent(lambda: cached.run(settings, chosen))
-    found = in_turn(sides, rounds)
+    naive: list[Spent] = []
+    ours: dict[str, list[Spent]] = {precision: [] for precision in precisions}
+    for _ in range(rounds):
+        for precision in precisions:
+            naive.append(tutorial_total(settings, naive_epochs))
+            ours[precision].append(once(cached.run, settings, precision))
     kind = "augmented, " if settings.augment else ""
-    work = f"head run, {kind}{settings.model}, {settings.epochs} epochs, {{}}"
     limits = {} if settings.augment else head_limits(parts, settings.epochs)
     return [
         Row(
             "P1",
-            work.format(precision),
-            found["naive"],
-            found[precision],
+            f"head run, {kind}{settings.model}, {settings.epochs} epochs, {precision}",
+            median(naive),
+            median(times),
             "-" if settings.augment else WANTED[precision],
             limits.get(precision),
         )
-        for precision in precisions
+        for precision, times in ours.items()
     ]
 
 
 def head_limits(parts: Parts, epochs: int) -> dict[str, float]:
     """Return the most that computing features once could gain, by precision."""
     naive = epochs * (parts.decode + parts.train_forward + parts.suffix_step)
-    fast = parts.decode + parts.flops / parts.bf16_rate + epochs * parts.suffix_step
-    exact = parts.decode + parts.forward + epochs * parts.suffix_step
-    return {"exact": naive / exact, "fast": naive / fast}
+    rates = {"exact": parts.fp32_rate, "fp32-fused": parts.fp32_rate, "fast": parts.bf16_rate}
+    once = {name: parts.decode + parts.flops / rate for name, rate in rates.items()}
+    return {name: naive / (one + epochs * parts.suffix_step) for name, one in once.items()}
 
 
 def main() -> None:
@@ -92,6 +90,7 @@ def main() -> None:
     parser.add_argument("--naive-epochs", type=int, default=2, help="epochs of the tutorial run")
     parser.add_argument("--rounds", type=int, default=2, help="A B A B: 2")
     parser.add_argument("--rows", nargs="+", default=["plain", "augmented"])
+    parser.add_argument("--precisions", nargs="+", default=list(WANTED), choices=list(WANTED))
     add_arguments(parser, images=64)
     options = parser.parse_args()
     with (
@@ -104,13 +103,11 @@ def main() -> None:
             folder, weights, options.model, epochs=options.epochs, batch=options.batch,
             optimizer=options.optimizer, workers=options.workers,
         )  # fmt: skip
-        one_epoch = Settings(folder, weights, options.model, epochs=1, batch=options.batch)
-        precisions = cached.offered(lambda p: cached.run(one_epoch, p))  # unmeasured, too
         parts = measure_parts(settings)
         rows = []
         for kind in options.rows:
             asked = settings if kind == "plain" else replace(settings, augment=True)
-            rows += compare(asked, precisions, options.naive_epochs, options.rounds, parts)
+            rows += compare(asked, options.precisions, options.naive_epochs, options.rounds, parts)
     show_table(rows)
     print(f"{parts}")
     print(

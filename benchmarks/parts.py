@@ -24,7 +24,7 @@ MOST = 32  # images
 
 @dataclass(frozen=True)
 class Parts:
-    """CPU seconds of one image.
+    """CPU seconds and FLOPs of one image; rates of this machine.
 
     Attributes:
         decode: Reading and transforming, by Pillow and torchvision's v1 transforms.
@@ -32,6 +32,7 @@ class Parts:
         train_forward: The same in train mode, in which the tutorial leaves it.
         flops: Of that.
         suffix_step: Forward, backward and optimizer step of what trains.
+        suffix_flops: Of that.
         fp32_rate: FLOP a second of a large matrix product.
         bf16_rate: The same in bf16.
     """
@@ -41,6 +42,7 @@ class Parts:
     train_forward: float
     flops: int
     suffix_step: float
+    suffix_flops: int
     fp32_rate: float
     bf16_rate: float
 
@@ -81,12 +83,15 @@ def measure_parts(settings: Settings) -> Parts:
         nn.functional.cross_entropy(rest(rows), labels).backward()
         optimizer.step()
 
+    with FlopCounterMode(display=False) as training:
+        step()
     return Parts(
         decode,
         forward,
         train_forward,
         counter.get_total_flops(),
         _cpu_seconds(step, 10) / settings.batch,
+        training.get_total_flops() // settings.batch,
         _matrix_rate(torch.float32),
         _matrix_rate(torch.bfloat16),
     )

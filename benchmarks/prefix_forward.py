@@ -20,7 +20,8 @@ import time
 from collections.abc import Callable
 
 import torch
-from side_by_side import Row, Spent, in_turn, now, show_table, spent
+from side import Spent, in_turn, now, spent
+from table import Row, show_table
 from torch import Tensor
 from torchvision.models import get_model
 

@@ -2,7 +2,7 @@
 
 ImageFolder and DataLoader, every image decoded and run through the whole model in every epoch, the
 frozen part by `requires_grad = False`, `model.train()` and `model.eval()` for the whole model, the
-best weights saved to a file and loaded at the end. The transformation is the evaluation's, or the
+best weights saved to a file. The transformation is the evaluation's, or the
 tutorial's crops and flips.
 
     python benchmarks/tutorial.py FOLDER WEIGHTS [--model resnet18] [--epochs 3]
@@ -18,7 +18,8 @@ from tempfile import TemporaryDirectory
 
 import torch
 import torchvision
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
+from side import Pause
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets, transforms
@@ -61,15 +62,11 @@ class Settings:
         return 1e-3 if self.optimizer == "sgd" else 1e-4
 
 
-def run(settings: Settings) -> nn.Module:
-    """Train for all epochs; return the model with its best weights."""
+def epochs(pause: Pause, settings: Settings) -> None:
+    """Train; an epoch is a step, and building the model belongs to the first."""
     with TemporaryDirectory() as folder:
-        best = Path(folder) / "best.pt"
-        model = build(settings)
-        for _accuracy in epochs_of(settings, model, best):
-            pass
-        model.load_state_dict(torch.load(best, weights_only=True))
-    return model
+        for _accuracy in epochs_of(settings, build(settings), Path(folder) / "best.pt"):
+            pause()
 
 
 def build(settings: Settings) -> nn.Module:
@@ -158,8 +155,6 @@ def random_weights(model: str, file: Path, seed: int = 0) -> None:
 
     BatchNorm's statistics are those of a batch of noise: values stay near 1 in every layer.
     """
-    from safetensors.torch import save_file
-
     torch.manual_seed(seed)
     module: nn.Module = torchvision.models.get_model(model, weights=None)
     for part in module.modules():

@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tlcompile.durable import system
 
 METHODS = tuple(name for name in vars(system.SystemCalls) if not name.startswith("_"))
@@ -25,6 +27,12 @@ def replaced_calls(calls: system.SystemCalls) -> Iterator[None]:
         yield
     finally:
         system.calls = before
+
+
+def do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let bytes stay with the kernel; what a power cut then leaves is asked in test_durable.py."""
+    for name in ("fsync", "fsync_dir"):
+        monkeypatch.setattr(system.SystemCalls, name, lambda *_values: None)
 
 
 class CountingCalls(system.SystemCalls):

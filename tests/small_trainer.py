@@ -23,8 +23,9 @@ def compiled(
     return compile_recipe(recipe_of(text), base=base or shake(TinyNet()), num_classes=3)
 
 
-IMAGES, LABELS = torch.randn(11, 3, 8, 8), torch.arange(11) % 3
-ONE, OTHER = torch.randn(6, 4), torch.randn(6, 2)
+_RANDOM = torch.Generator().manual_seed(1)
+IMAGES, LABELS = torch.randn(11, 3, 8, 8, generator=_RANDOM), torch.arange(11) % 3
+ONE, OTHER = (torch.randn(6, width, generator=_RANDOM) for width in (4, 2))
 
 
 def loader(size: int = 5) -> list[tuple[Tensor, Tensor]]:

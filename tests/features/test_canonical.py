@@ -69,7 +69,17 @@ def test_what_differs_is_written_differently() -> None:
         *(torch.float32, torch.float16, torch.device("cpu"), torch.Size([1]), int, float),
         *(torch.ones(2), torch.ones(1, 2), torch.ones(2, dtype=torch.int32), torch.zeros(2)),
         *(nn.ReLU(), nn.ReLU(inplace=True), nn.Tanh(), nn.Linear(1, 1), functools.partial(max, 1)),
-        *(functools.partial(max, 2), "a".join, "b".join, max, min, torch.relu, torch.sin, torch, np),
+        *(
+            functools.partial(max, 2),
+            "a".join,
+            "b".join,
+            max,
+            min,
+            torch.relu,
+            torch.sin,
+            torch,
+            np,
+        ),
         *(nn.Sequential(nn.Tanh()), nn.Sequential(nn.Tanh(), nn.Tanh())),
     ]
     assert len({digest_of(written(value)) for value in values}) == len(values)
@@ -78,7 +88,8 @@ def test_what_differs_is_written_differently() -> None:
 def test_the_order_of_a_dictionary_counts_and_that_of_a_set_does_not() -> None:
     assert written({"a": 1, "b": 2}) != written({"b": 2, "a": 1})
     words = [f"word {n}" for n in range(20)]
-    assert written(set(words)) == written(set(reversed(words)))
+    backwards = [*words[::-1]]
+    assert written(set(words)) == written(set(backwards))
 
 
 def test_addresses_do_not_count() -> None:
@@ -127,6 +138,13 @@ def test_what_a_cached_property_keeps_does_not_count() -> None:
 def test_a_tensor_that_cannot_be_seen_whole_is_never_the_same() -> None:
     for tensor in (torch.eye(2).to_sparse(), torch.ones(2, device="meta")):
         assert written(tensor) != written(tensor)
+
+
+def test_a_scripted_module_is_never_the_same() -> None:
+    """Neither its code nor its attributes can be looked into."""
+    canonical = Canonical(TensorDigests())
+    script = object.__new__(torch.jit.ScriptModule)
+    assert canonical.module(script) != canonical.module(script)
 
 
 def test_a_tensor_is_hashed_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -27,7 +27,7 @@ from stored_rows import (
 from tlcompile import durable
 from tlcompile.durable import leftovers, system
 from tlcompile.errors.features import CacheNotWritableError
-from tlcompile.errors.run import RunError
+from tlcompile.errors.run import RunError, WriteFailedError
 from tlcompile.features.about import ABOUT
 from tlcompile.features.lease import LOCK
 from tlcompile.features.store import Store
@@ -179,6 +179,32 @@ def test_every_call_goes_through_the_table(tmp_path: Path) -> None:
         features.mark_used()
         Store(tmp_path).collect(0)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("late", [1, 3, 99])
+def test_a_file_that_comes_into_a_folder_while_it_goes_is_removed_too(
+    tmp_path: Path, late: int
+) -> None:
+    """Whoever looked the folder up before it was renamed writes into it after."""
+
+    class Late(system.SystemCalls):
+        left = late
+
+        def rmdir(self, path: Path) -> None:
+            if self.left:
+                self.left -= 1
+                (path / "late").write_bytes(b"1")
+            super().rmdir(path)
+
+    fill(tmp_path, A, range(3))
+    with replaced_calls(Late()):
+        if late < 99:
+            assert len(Store(tmp_path).collect(0)) == 1
+        else:
+            with pytest.raises(WriteFailedError, match="ENOTEMPTY"):
+                Store(tmp_path).collect(0)
+    assert Store(tmp_path).collect(0) == []
+    assert not list(Store(tmp_path).root.glob("??/*"))
 
 
 def test_durable_removes_a_folder_at_once(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import threading
 from collections.abc import Callable, Sequence
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +143,9 @@ def test_views_are_loaded_together_and_passes_have_one_size(tmp_path: Path, view
     machine = Machine(A, views=views)
     run(machine, opened(tmp_path, A), range(7 * views))
     samples = [sorted({sample for sample, _ in load}) for load in machine.loads]
-    assert sum(samples, []) == list(range(7)), "no sample is loaded twice"
+    assert list(chain.from_iterable(samples)) == list(range(7)), "no sample is loaded twice"
     assert {len(numbers) for numbers in machine.passes[:-1]} == {4}
-    assert sum(machine.passes, []) == [n for n in range(7 * views) if n != 1]
+    assert list(chain.from_iterable(machine.passes)) == [n for n in range(7 * views) if n != 1]
     assert holds(read(tmp_path, A), range(7 * views))
 
 
@@ -247,7 +248,7 @@ def test_reports_add_up() -> None:
         "rows": 1210, "hits": 1010, "misses": 200, "bytes": 4_001_000, "seconds": 3.04,
         "seconds_saved": 21.0,
     }  # fmt: skip
-    assert Report(rows=2).worded() == "2 rows: 2 hits, 0 misses, 0 bytes, 0.0 s saved"
+    assert Report(rows=2).worded() == "2 rows: 2 hits, 0 misses, 0 B, 0.0 s saved"
 
 
 def test_keys_of_no_samples(tmp_path: Path) -> None:

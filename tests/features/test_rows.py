@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
-from graph.tiny import shake
-from small_trainer import IMAGES, LABELS, compiled, loader, same, state
+from graph.tiny import recipe_of, shake
+from small_trainer import IMAGES, LABELS, ONE, compiled, loader, same, state
 from tiny import TinyNet
 from torch import Tensor, nn
 
+from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.fitting import WrongFeaturesError
 from tlcompile.errors.run import DamagedFileError
@@ -56,6 +57,29 @@ def test_features_come_back_as_they_were_saved(trainer: FeatureTrainer, tmp_path
     assert again.made_by[0].ingredients == features.made_by[0].ingredients
     assert torch.equal(trainer.predict(again), trainer.predict(IMAGES))
     assert repr(again) == "<Features of 11 samples: relu (8, 8, 8); 22,528 bytes>"
+
+
+def test_features_of_sixteen_bits_and_whole_numbers_come_back(tmp_path: Path) -> None:
+    """Rows in bf16, beside an input that crosses as it is: the indices of an embedding."""
+
+    class Words(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.low, self.look, self.top = nn.Linear(4, 5), nn.Embedding(7, 3), nn.Linear(8, 2)
+
+        def forward(self, one: Tensor, words: Tensor) -> Any:
+            return self.top(torch.cat([self.low(one).tanh(), self.look(words).mean(1)], 1))
+
+    text = "base: {model: own}\ninputs: {one: {shape: [4]}, words: {shape: [6], dtype: int64}}\n"
+    model = compile_recipe(recipe_of(f"{text}head: keep\nfreeze: tanh\n"), base=Words())
+    trainer = FeatureTrainer(model, precision="fast")
+    batch = (ONE, torch.randint(7, (6, 6)))
+    features = trainer.extract([(batch, LABELS[:6] % 2)])
+    assert {rows.dtype for rows in features.rows} == {torch.bfloat16, torch.int64}
+    features.save(tmp_path)
+    again = Features.load(tmp_path)
+    assert all(map(torch.equal, again.rows, features.rows))
+    assert torch.equal(trainer.predict(again), trainer.predict(batch))
 
 
 def test_features_without_labels_come_back_without(trainer: FeatureTrainer, tmp_path: Path) -> None:

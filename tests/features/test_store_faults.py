@@ -28,7 +28,9 @@ from stored_rows import (
 
 from tlcompile import durable
 from tlcompile.errors.features import CacheFullError, CacheNotWritableError
+from tlcompile.features import feature_set
 from tlcompile.features.about import ABOUT, About, about_bytes, read_about
+from tlcompile.features.blocks import NotABlockError
 from tlcompile.features.feature_set import FeatureSet
 from tlcompile.features.store import Store
 
@@ -244,7 +246,9 @@ def test_equal_pids_may_write_one_block_at_the_same_time(tmp_path: Path) -> None
     assert os.listdir(tmp_path) == ["block.rows"]
 
 
-@pytest.mark.parametrize("lost", [FileNotFoundError(), NotABlockError("flipped"), OSError(5, "bad")])
+@pytest.mark.parametrize(
+    "lost", [FileNotFoundError(), NotABlockError("flipped"), OSError(5, "bad")]
+)
 def test_rows_that_cannot_be_read_back_are_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: Exception
 ) -> None:

@@ -38,12 +38,12 @@ MIXED_FROM = 10**6  # numbers of rows that the mixed processes write; starters w
 class Settings:
     """How large the fire is."""
 
-    starters: int = 8  # processes that start at once and want the same rows
-    blocks: int = 12  # that they want
+    starters: int = 6  # processes that start at once and want the same rows
+    blocks: int = 10  # that they want
     rows: int = 4  # a block
     compute: float = 0.01  # seconds a block
-    mixed: int = 4  # processes that read and write
-    operations: int = 30  # of each
+    mixed: int = 3  # processes that read and write
+    operations: int = 20  # of each
     kills: int = 5
     patience: float = 20.0  # seconds
     seed: int = 0
@@ -152,8 +152,10 @@ def read_and_write(
 
 
 def evict_often(folder: Path, stop: Path) -> None:
-    """Evict everything, until the others have ended."""
-    while not stop.exists():
+    """Evict everything, until the others have ended, and once more."""
+    is_last = False
+    while not is_last:
+        is_last = stop.exists()
         for _ in Store(folder / "cache").collect(0):
             note(folder / "evictions", "1")
         time.sleep(0.02)
@@ -193,6 +195,8 @@ class Fire:
         while self.living.keys() - {collector}:
             if self.findings.kills < self.settings.kills:
                 self.kill_one(collector)
+                if len(self.living) < 4:
+                    self.fork(self.mixer)  # a fast machine would be done before enough are killed
             self.reap()
             time.sleep(self.draw.uniform(0.001, 0.02))
         stop.touch()

@@ -86,7 +86,6 @@ JOBS: dict[str, Job] = {
     "mirrored views": Job(
         {"freeze": "bn1", "features": {"views": 2}}, vertices=("relu",), data=MIRRORED
     ),
-    "nothing frozen": Job({"freeze": "none"}, vertices=("pixels",)),
     "a user's module": Job({"freeze": "asks"}, Own, ("transpose",)),
     "a user's module, up to its attention": Job({"freeze": "attend"}, Own, ("mean",)),
     "two classes, one logit": Job({"freeze": "head", "task": "binary"}, vertices=("flatten",)),
@@ -116,7 +115,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return pictures(tmp_path_factory.mktemp("images"), 7)
 
 
-def run(job: Job, folder: Path, images: Path, cache: str = "auto") -> RunResult:
+def run(job: Job, folder: Path, images: Path, cache: str | None = None) -> RunResult:
     base = None
     if job.base is not None:
         torch.manual_seed(0)
@@ -126,7 +125,7 @@ def run(job: Job, folder: Path, images: Path, cache: str = "auto") -> RunResult:
     sections["data"] |= job.data
     tune = {"epochs": 2, "batch_size": 5, "optimizer": {"name": "sgd", "lr": 0.05}}
     sections["fine_tune"] = {**tune, **job.sections.get("fine_tune", {})}
-    features = {"batch_size": CHUNK, "cache": cache}
+    features = {"batch_size": CHUNK, **({"cache": cache} if cache else {})}
     sections["features"] = {**features, **job.sections.get("features", {})}
     return train_recipe(make_recipe(**sections), folder, base=base)
 
@@ -174,5 +173,18 @@ def test_a_run_that_starts_from_a_run(tmp_path: Path, images: Path) -> None:
     live, cold, warm = results
     assert (kept(live), kept(warm)) == ((), ("block2.pool",))
     assert told(cold)["misses"] == told(warm)["hits"] == told(first)["rows"]
+    for result in (cold, warm):
+        assert_same(live, result)
+
+
+def test_nothing_frozen(tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then the prepared images are kept."""
+    job = Job({"freeze": "none"})
+    with monkeypatch.context() as patch:
+        patch.setattr("tlcompile.run.features.describe_pixels", lambda _preprocessing: None)
+        live = run(job, tmp_path / "live", images)
+    cold, warm = (run(job, tmp_path / word, images) for word in ("cold", "warm"))
+    assert (kept(live), kept(cold), kept(warm)) == ((), ("pixels",), ("pixels",))
+    assert told(warm)["hits"] == told(cold)["misses"] > 0
     for result in (cold, warm):
         assert_same(live, result)

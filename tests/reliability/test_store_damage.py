@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from durable_disks import do_not_wait
 from stored_rows import about, block_files, fill, folder_of, holds, keys_of, read
 
 from tlcompile.features import blocks
@@ -28,6 +29,11 @@ SECTOR = 4096
 def make(cache: Path) -> None:
     for of in (A, B):
         fill(cache, of, *PARTS)
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    do_not_wait(monkeypatch)
 
 
 # What happens to a file: its bytes -> other bytes

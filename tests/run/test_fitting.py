@@ -34,6 +34,7 @@ FRESH = [torch.zeros(1, requires_grad=True)]
 REFUSED: dict[str, tuple[Callable[[FeatureTrainer], Any], str, str]] = {
     "empty": (lambda t: t.extract([]), "empty-loader", "a list, gives no sample"),
     "no samples": (lambda t: t.extract(IMAGES[:0]), "empty-loader", "a Tensor"),
+    "no features": (lambda t: t.predict(t.extract(IMAGES).take([])), "empty-loader", "Features"),
     "consumed": (lambda t: t.extract(iter(())), "empty-loader", "gives its batches once"),
     "no iterable": (lambda t: t.extract(3), "wrong-argument", "found   int"),
     "another size": (lambda t: t.extract(torch.zeros(2, 3, 9, 9)), "wrong-batch", r"\(2, 3, 9, 9\)"),
@@ -63,7 +64,9 @@ REFUSED: dict[str, tuple[Callable[[FeatureTrainer], Any], str, str]] = {
         first(loader(), optimizer=torch.optim.LBFGS(FRESH)), "wrong-argument", "LBFGS"
     ),
     "two rates": (
-        lambda t: t.fit(loader(), optimizer=torch.optim.SGD(t.model.parameters()), lr=0.1), "wrong-argument", "drop lr"
+        lambda t: t.fit(loader(), optimizer=torch.optim.SGD(t.model.parameters()), lr=0.1),
+        "wrong-argument",
+        "drop lr",
     ),
     "no rate": (first(loader(), lr=-1.0), "wrong-argument", "-1.0"),
     "no epochs": (first(loader(), epochs=0), "wrong-argument", "'epochs'"),

@@ -1,4 +1,11 @@
-"""Read images as 8-bit tensors, by Pillow alone, and refuse what would be read wrongly."""
+"""Read images as 8-bit tensors, by Pillow alone, and refuse what would be read wrongly.
+
+Pillow by measurement (benchmarks/decoders.py: 96 photographs of 111 kB, one thread, images a CPU
+second, decoded and prepared): Pillow 403, torchvision.io 499, OpenCV 513, simplejpeg 538; all four
+give the same pixels. An image is decoded once for all runs, which a third more speed does not
+change: torchvision.io is deprecated since 0.29, simplejpeg reads JPEG alone, and two decoders side
+by side are two sets of bits. torchvision's own transforms on Pillow images do 257.
+"""
 
 from __future__ import annotations
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from tlcompile.durable import system
 from tlcompile.durable.files import make_folder, writing
-from tlcompile.durable.leftovers import beside, leftovers, remove, remove_folder, temporary_for
+from tlcompile.durable.leftovers import (
+    OCCUPIED,
+    beside,
+    leftovers,
+    remove,
+    remove_folder,
+    temporary_for,
+)
 from tlcompile.durable.manifest import MANIFEST, entry_of, is_complete, is_plain, manifest_bytes
 from tlcompile.durable.system import quietly, typed
 from tlcompile.errors.run import WriteFailedError
 
 SWAP_TRIES: Final = 16  # another process can put its generation in place between our two renames
-_OCCUPIED: Final = {errno.ENOTEMPTY, errno.EEXIST}  # systems differ
 
 
 def commit_folder(target: Path, files: Mapping[str, bytes]) -> None:
@@ -80,7 +85,7 @@ def _moved(source: Path, target: Path) -> bool:
     try:
         system.calls.replace(source, target)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) or error.errno in _OCCUPIED:
+        if isinstance(error, FileNotFoundError) or error.errno in OCCUPIED:
             return False
         raise
     return True

@@ -6,6 +6,7 @@ containers with equal pids, never take each other's.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import secrets
@@ -17,8 +18,12 @@ from typing import Final, Literal
 
 from tlcompile.durable import system
 from tlcompile.durable.system import typed
+from tlcompile.errors.run import WriteFailedError
 
 Kind = Literal["tmp", "old"]
+
+OCCUPIED: Final = {errno.ENOTEMPTY, errno.EEXIST}  # what systems call a folder with content
+REMOVE_TRIES: Final = 16  # who looked the folder up before it was renamed may still put files there
 
 HOST: Final = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname())[:40] or "host"
 _LEFTOVER: Final = re.compile(
@@ -92,7 +97,14 @@ def remove_at_once(folder: Path) -> None:
         with typed(folder):
             system.calls.replace(folder, temporary)
             system.calls.fsync_dir(folder.parent)
-        remove_folder(temporary)
+        for tries_left in reversed(range(REMOVE_TRIES)):
+            try:
+                remove_folder(temporary)
+                return
+            except WriteFailedError as error:
+                occupied = getattr(error.__cause__, "errno", None) in OCCUPIED
+                if not (occupied and tries_left):
+                    raise
 
 
 def remove(path: Path) -> None:

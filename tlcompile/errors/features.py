@@ -7,7 +7,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from tlcompile.errors.base import one_line
-from tlcompile.errors.run import IO_ERROR, PATH_LIMIT, DiskFullError, RunError, shown_path
+from tlcompile.errors.run import (
+    IO_ERROR,
+    PATH_LIMIT,
+    DiskFullError,
+    NoPermissionError,
+    RunError,
+    WriteFailedError,
+    shown_path,
+)
 
 ELSEWHERE = (
     "store features on another disk with run.cache=FOLDER, or do without: features.cache=off"
@@ -69,3 +77,13 @@ class OverBudgetError(RunError):
 
     def fix(self) -> str:
         return f"run.cache_budget={-(-self.needed_bytes // 10**9)}GB"
+
+
+# What can be in the way of storing features; a run goes on without.
+STORE_ERRORS = (
+    CacheNotWritableError,
+    DiskFullError,
+    NoPermissionError,
+    OverBudgetError,
+    WriteFailedError,
+)

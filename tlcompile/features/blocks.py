@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -61,7 +61,7 @@ class Header:
 
     def line(self) -> bytes:
         """Write it; it has one spelling."""
-        line = json.dumps(asdict(self)).encode() + b"\n"
+        line = json.dumps(vars(self)).encode() + b"\n"
         assert len(line) <= _LINE_LIMIT, len(line)
         return line
 

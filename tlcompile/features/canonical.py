@@ -64,11 +64,15 @@ def _tensor(tensor: Tensor) -> dict[str, Any]:
     form = f"{tensor.dtype} {tuple(tensor.shape)}".removeprefix("torch.")
     plain = type(tensor) is Tensor and tensor.layout is torch.strided
     if not plain or tensor.is_quantized or tensor.is_meta:
-        # Its values cannot be seen whole: shared with nobody rather than wrongly.
-        return {"form": f"{form} {tensor.layout}", "sha256": os.urandom(32).hex()}
+        return {"form": f"{form} {tensor.layout}", "sha256": _never_again()}
     values = tensor.cpu().resolve_conj().resolve_neg().contiguous().reshape(-1).view(torch.uint8)
     digest = hashlib.sha256(values.numpy().data).hexdigest()
     return {"form": f"{form} strides {tensor.stride()}", "sha256": digest}
+
+
+def _never_again() -> str:
+    """Return what stands for a value that cannot be seen whole: shared with nobody, never wrongly."""
+    return os.urandom(32).hex()
 
 
 class Canonical:
@@ -92,6 +96,8 @@ class Canonical:
         Forward hooks count, for they may change what it returns; the mode does not: what is frozen
         runs in eval mode.
         """
+        if isinstance(module, torch.jit.ScriptModule):  # nobody can look into what it holds
+            return {"kind": self.named(type(module)), "settings": {"script": _never_again()}}
         hooks = [*module._forward_pre_hooks.values(), *module._forward_hooks.values()]
         with_hooks = {"hooks": [self.value(hook) for hook in hooks]} if hooks else {}
         settings = {

@@ -54,7 +54,7 @@ def describe(
         _about(
             boundary.vertex,
             boundary.shape,
-            "bfloat16" if (precision, boundary.dtype) == ("fast", "float32") else boundary.dtype,
+            _dtype(boundary, precision),
             {
                 "base": model.summary.model,
                 "weights": model.summary.source,
@@ -65,6 +65,12 @@ def describe(
         )
         for boundary in model.boundary
     )
+
+
+def _dtype(boundary: Boundary, precision: str) -> str:
+    """Return the dtype of rows: `fast` gives every floating one in bf16."""
+    floating = getattr(torch, boundary.dtype).is_floating_point
+    return "bfloat16" if precision == "fast" and floating else boundary.dtype
 
 
 def describe_pixels(preprocessing: Preprocessing) -> About | None:

@@ -59,6 +59,8 @@ class Features:
         Raises:
             WrongFeaturesError: Another frozen part computed them, or the labels are of another form.
         """
+        if not isinstance(other, Features):
+            return NotImplemented
         refuse_made_by_another(other, self.made_by)
         if form_of(self.labels) != form_of(other.labels):
             raise WrongFeaturesError(differences=("labels",))

@@ -83,5 +83,4 @@ def _is_plain(layer: nn.Module, norm: nn.Module) -> bool:
     hooks = ("_forward_hooks", "_forward_pre_hooks")
     if any(getattr(module, name) for module in (layer, norm) for name in hooks):
         return False
-    # weight_norm's weight is no parameter; a norm without statistics asks its batch.
-    return layer._parameters.get("weight") is not None and norm._buffers["running_var"] is not None
+    return norm._buffers["running_var"] is not None  # without statistics it asks its batch

@@ -14,7 +14,12 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from tlcompile.errors.base import did_you_mean
-from tlcompile.errors.fitting import NotFiniteFitError, NothingFrozenError, WrongArgumentError
+from tlcompile.errors.fitting import (
+    EmptyLoaderError,
+    NotFiniteFitError,
+    NothingFrozenError,
+    WrongArgumentError,
+)
 from tlcompile.errors.run import NotFiniteLossError
 from tlcompile.features.about import About
 from tlcompile.features.batches import Inputs, Labels, Reader, cut
@@ -132,7 +137,7 @@ class FeatureTrainer:
             EmptyLoaderError: The loader gives no sample.
             WrongBatchError: A batch does not fit the model.
         """
-        with _left_as_it_was(self.model), torch.no_grad():
+        with _mode_kept(self.model), torch.no_grad():
             self.model.eval()
             outputs = [self.model.suffix(*rows) for rows in self._chunks(data)]
         return pytree.tree_map(lambda *leaves: torch.cat(leaves), *outputs)
@@ -152,8 +157,6 @@ class FeatureTrainer:
     ) -> list[EpochRow]:
         """Train the model's trainable part on features; the frozen part is not run.
 
-        The order of samples depends on (seed, epoch) alone, dropout on (seed, step).
-
         Args:
             data: Features with labels; or a loader, whose features are extracted first.
             epochs: How often each sample is seen.
@@ -162,7 +165,7 @@ class FeatureTrainer:
             loss: classification or binary, over logits and class indices; or your own function of
                 (outputs, labels), the mean over a batch.
             batch_size: Samples a step.
-            seed: Of order and dropout.
+            seed: Of the order of samples, with the epoch; of dropout, with the step.
             validation: Features with labels or a loader, to judge each epoch by.
             on_epoch: Called after each epoch, for example to step a schedule.
 
@@ -172,38 +175,54 @@ class FeatureTrainer:
         Raises:
             WrongArgumentError: An argument is of another kind.
             WrongFeaturesError: Another frozen part computed the features.
-            WrongLabelsError: There are no labels, or the loss cannot read them.
+            WrongLabelsError: The loss cannot read the labels, or there are none.
             NothingTrainsError: Everything is frozen.
             NotFiniteFitError: The loss became NaN or infinite.
         """
-        refuse_unless_positive("epochs", epochs)
-        refuse_unless_positive("batch_size", batch_size)
+        refuse_unless_positive(epochs=epochs, batch_size=batch_size)
         stepping = optimizer_of(self.model, optimizer, lr)
         task, measured = loss_of(loss)
         train = self._source(data, task)
         judged = None if validation is None else self._source(validation, task)
+        proof = self._proof(task)
+        rows = train_epochs(
+            self.model,
+            train,
+            judged,
+            task=task,
+            loss=measured,
+            optimizer=stepping,
+            rate=None,
+            epochs=epochs,
+            batch_size=batch_size,
+            seed=seed,
+            stopping=Stopping("train/loss"),
+            proof=proof,
+        )
+        history = self._followed(rows, on_epoch)
+        proof.check(self.model)
+        return history
+
+    def _proof(self, task: str | None) -> FreezeProof:
         proof = FreezeProof.take(self.model)
-        history = []
-        with _left_as_it_was(self.model), _worded_for_python():
-            for row, _best in train_epochs(
-                self.model,
-                train,
-                judged,
-                task=task,
-                loss=measured,
-                optimizer=stepping,
-                rate=None,
-                epochs=epochs,
-                batch_size=batch_size,
-                seed=seed,
-                stopping=Stopping("train/loss"),
-                proof=proof,
-            ):
-                history.append(row)
-                on_epoch(row)
         if task is None:
             proof.waiting.clear()  # what your own loss reaches is your choice
-        proof.check(self.model)
+        return proof
+
+    def _followed(
+        self, rows: Iterator[tuple[EpochRow, bool]], on_epoch: Callable[[EpochRow], Any]
+    ) -> list[EpochRow]:
+        """Let the epochs pass; the caller's random numbers and the model's mode stay."""
+        devices = [self.device] if self.device.type == "cuda" else []
+        history = []
+        with torch.random.fork_rng(devices), _mode_kept(self.model):
+            try:
+                for row, _best in rows:
+                    history.append(row)
+                    on_epoch(row)
+            except NotFiniteLossError as error:
+                facts = {f.name: getattr(error, f.name) for f in dataclasses.fields(error)}
+                raise NotFiniteFitError(**facts) from error
         return history
 
     # What the verbs share
@@ -230,28 +249,30 @@ class FeatureTrainer:
 
     def _chunks(self, data: Any) -> Iterator[Rows]:
         """Yield rows as the suffix reads them, `batch_size` samples at a time."""
-        made_by = self._made_by()
         if isinstance(data, Features):
-            refuse_made_by_another(data, made_by)
-            source = FeatureSource(data, self.device)
+            source = self._checked(data)
             for chunk in chunks_of(range(len(data)), self.batch_size):
                 yield source.take(chunk)[0]
             return
         inputs = (given for given, _labels in Reader.of(self.model.summary)(data))
-        prefix = self._prefix(made_by, _expected(data))
+        prefix = self._prefix(self._made_by(), _expected(data))
         for part in cut(inputs, self.batch_size):
             yield trainable(prefix(*part))
 
     def _source(self, data: Any, task: str | None) -> FeatureSource:
-        features = data if isinstance(data, Features) else self.extract(data)
-        refuse_made_by_another(features, self._made_by())
-        source = FeatureSource(features, self.device)
+        source = self._checked(data if isinstance(data, Features) else self.extract(data))
         refuse_other_labels(source.labels, task, partial(self._one_output, source))
         return source
 
+    def _checked(self, features: Features) -> FeatureSource:
+        refuse_made_by_another(features, self._made_by())
+        if not len(features):
+            raise EmptyLoaderError(kind="Features", once=False)
+        return FeatureSource(features, self.device)
+
     def _one_output(self, source: FeatureSource) -> Any:
         """Return what the model returns for the first sample."""
-        with _left_as_it_was(self.model), torch.no_grad():
+        with _mode_kept(self.model), torch.no_grad():
             self.model.eval()
             return self.model.suffix(*source.take([0])[0])
 
@@ -274,7 +295,7 @@ def _refuse_unfit(model: object, batch_size: object, precision: object) -> None:
         )
     if not model.boundary:
         raise NothingFrozenError(reason=model.not_cacheable)
-    refuse_unless_positive("batch_size", batch_size)
+    refuse_unless_positive(batch_size=batch_size)
     if precision not in PRECISIONS:
         raise WrongArgumentError(
             name="precision",
@@ -285,21 +306,9 @@ def _refuse_unfit(model: object, batch_size: object, precision: object) -> None:
 
 
 @contextlib.contextmanager
-def _left_as_it_was(model: CompiledModel) -> Iterator[None]:
-    """Restore the mode of a model, and the random numbers of its caller."""
+def _mode_kept(model: CompiledModel) -> Iterator[None]:
     mode = model.training
-    devices = {t.device for t in model.state_dict().values() if t.device.type == "cuda"}
-    try:
-        with torch.random.fork_rng(devices):
-            yield
-    finally:
-        model.train(mode)
-
-
-@contextlib.contextmanager
-def _worded_for_python() -> Iterator[None]:
     try:
         yield
-    except NotFiniteLossError as error:
-        facts = {f.name: getattr(error, f.name) for f in dataclasses.fields(error)}
-        raise NotFiniteFitError(**facts) from error
+    finally:
+        model.train(mode)

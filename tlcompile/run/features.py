@@ -13,7 +13,7 @@ from torch import Tensor
 from tlcompile.data.digests import Keys, digests_of
 from tlcompile.data.loading import Pair, load_pixels
 from tlcompile.data.samples import Samples
-from tlcompile.errors.features import CacheFullError, OverBudgetError
+from tlcompile.errors.features import STORE_ERRORS, CacheFullError, OverBudgetError
 from tlcompile.errors.run import RunError
 from tlcompile.features.augment import AugmentedSource
 from tlcompile.features.extract import Report, extract, missing
@@ -93,7 +93,7 @@ class Features:
         else:
             try:
                 found = self._stored(parts)
-            except RunError as error:  # the disk; what was stored before stays
+            except STORE_ERRORS as error:  # what was stored before stays
                 found = self._unstored(parts, _worded(error))
         augment = self.recipe.features.augment
         if "train" in found and self.model.boundary and (augment.noise or augment.dropout):

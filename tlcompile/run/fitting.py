@@ -22,16 +22,15 @@ Loss = Callable[[Any, Any], Tensor]  # (outputs, labels) -> one number
 TASKS: Final = ("classification", "binary")
 
 
-def refuse_unless_positive(name: str, value: object) -> None:
-    """Refuse what is no whole number from 1 on.
+def refuse_unless_positive(**values: object) -> None:
+    """Refuse arguments that are no whole numbers from 1 on.
 
     Raises:
-        WrongArgumentError: It is none.
+        WrongArgumentError: The first one that is none.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-        raise WrongArgumentError(
-            name=name, found=repr(value), wanted="a whole number from 1 on", advice=f"{name}=32"
-        )
+    for name, value in values.items():
+        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+            raise _wrong(name, repr(value), "a whole number from 1 on", f"{name}=32")
 
 
 def optimizer_of(

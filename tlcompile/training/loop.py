@@ -110,11 +110,9 @@ def train_epochs(
             set_rate(optimizer, rate(epoch))
         lr = float(optimizer.param_groups[0]["lr"])
         trained = steps(train, epoch, lr)
-        score = (
-            evaluate(model, val, task=task, loss=judge or loss, batch_size=batch_size)
-            if val
-            else None
-        )
+        score = None
+        if val is not None:
+            score = evaluate(model, val, task=task, loss=judge or loss, batch_size=batch_size)
         row = EpochRow(epoch + 1, "main", trained, score, lr, time.perf_counter() - start)
         value_now = row.value(stopping.monitor)
         is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)

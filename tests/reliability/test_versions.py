@@ -1,0 +1,60 @@
+"""Code that decides bits has a number in the keys: whoever changes the one looks at the other.
+
+When a test fails here: if a bit of a result may have changed, count the number up. Then write the new
+digest, which the failure shows.
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import inspect
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tlcompile.data import augment, digits, images
+from tlcompile.features import arithmetic, hard, prefix
+from tlcompile.graph import fold
+from tlcompile.zoo import preprocessing
+
+# For each number: the code behind it, and its digest under that number.
+PINNED: dict[str, tuple[int, str, list[Any]]] = {
+    "arithmetic.DECODER": (
+        arithmetic.DECODER,
+        "1 ?",
+        [
+            images.decode_image,
+            images._pixels,
+            images._sixteen_bit,
+            images._on_white,
+            digits._decode,
+            preprocessing.Preprocessing.pixels,
+            preprocessing.Preprocessing.normalise,
+            preprocessing._with_channels,
+        ],
+    ),
+    "arithmetic.CHUNKS": (arithmetic.CHUNKS, "1 ?", [prefix.Prefix]),
+    "arithmetic.HARDENING": (arithmetic.HARDENING, "1 ?", [hard, fold]),
+    "augment.VERSION": (augment.VERSION, "1 ?", [augment]),
+}
+
+
+def digest_of_code(code: Callable[..., Any]) -> str:
+    """Return a digest of what code says, without comments, docstrings and layout."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
+            if isinstance(body[0].value, ast.Constant):
+                body[0] = ast.Pass()
+    return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
+
+
+@pytest.mark.parametrize("name", PINNED)
+def test_a_change_of_code_looks_at_its_number(name: str) -> None:
+    number, pinned, code = PINNED[name]
+    found = hashlib.sha256("".join(map(digest_of_code, code)).encode()).hexdigest()[:16]
+    assert f"{number} {found}" == pinned
