@@ -31,6 +31,7 @@ from tlcompile import Recipe
 from tlcompile.compiler import compile_opened
 from tlcompile.recipe.load import complete
 from tlcompile.run.features import Features
+from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.splits import open_splits
 from tlcompile.zoo.open import open_base
 
@@ -81,13 +82,14 @@ def extractions(pause: Pause, settings: Settings, points: tuple[str, ...], preci
     opened = open_base(recipe)
     splits = open_splits(recipe, 3, print)
     model = compile_opened(recipe, opened, len(splits.classes))
+    keep_freed_memory()  # as every run does
     while True:
         with cached.cold_cache():
             features = Features(
                 recipe, opened.preprocessing, model, torch.device("cpu"), lambda _line: None
             )
             pause()
-            features.sources(splits)
+            features.sources(splits.named())
             del features
 
 

@@ -102,7 +102,10 @@ class Side:
         return self._answer()
 
     def _answer(self) -> Spent:
-        answer = self._pipe.recv()
+        try:
+            answer = self._pipe.recv()
+        except EOFError:
+            answer = "a side has been killed"
         if isinstance(answer, str):
             raise SystemExit(answer)
         spent: Spent = answer

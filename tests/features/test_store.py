@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from durable_disks import CountingCalls, Killed, replaced_calls
 from stored_rows import (
     about,
@@ -25,7 +24,6 @@ from stored_rows import (
 from tlcompile.features import blocks, feature_set, prefix
 from tlcompile.features.about import About
 from tlcompile.features.blocks import Block
-from tlcompile.features.feature_set import FeatureSet
 from tlcompile.features.store import Store
 
 A, B, C = about("a"), about("b"), about("c")
@@ -141,30 +139,32 @@ def test_seconds_are_kept_with_the_rows(tmp_path: Path) -> None:
     assert read(tmp_path, A).seconds_a_row == 8.0 / 40
 
 
-def anonymous_bytes() -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+def map_at(address: int) -> dict[str, str]:
+    """Return what the system tells of the memory map that holds an address."""
+    is_it, found = False, {}
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        first, *rest = line.split(maxsplit=5)
+        if not first.endswith(":"):
+            start, end = (int(part, 16) for part in first.split("-"))
+            is_it = start <= address < end
+            found |= {"access": rest[0], "path": rest[-1]} if is_it else {}
+        elif is_it:
+            found[first] = rest[0]
+    return found
 
 
-def read_all(cache: Path, of: About, count: int) -> FeatureSet:
-    features = read(cache, of)
-    for start in range(0, count, 10):
-        assert features.gather(range(start, start + 10)).sum() == 10 * (1 << 16)
-    return features
-
-
-def test_mapped_rows_take_no_memory_of_ours(tmp_path: Path) -> None:
-    of = about(shape=(1 << 16,))
-    rows = torch.ones(50, 1 << 16)
-    writer = Store(tmp_path).open(of)
-    for start in range(0, 200, 50):
-        writer.write(keys_of(range(start, start + 50)), rows, 1.0)
-    del writer, rows
-    read_all(tmp_path, of, 200)  # the allocator has then all that it will need
-    before = anonymous_bytes()
-    features = read_all(tmp_path, of, 200)
-    assert anonymous_bytes() - before < 13 << 20, "52 MB of rows were read, 2.6 MB at a time"
-    assert len(features.locate(keys_of([0]))) == 1, "and are still there"
+def test_rows_are_the_files_memory_and_none_of_ours(tmp_path: Path) -> None:
+    fill(tmp_path, A, range(50), range(50, 99))
+    features = read(tmp_path, A)
+    assert holds(features, range(99))
+    assert len(features._blocks) == 2
+    for name, block in features._blocks.items():
+        told = map_at(block.rows.data_ptr())
+        assert told["path"].endswith(name)
+        assert told["access"].endswith("p"), "private"
+        assert told["Anonymous:"] == "0"
+        assert int(told["Rss:"]) > 0
+    assert ".rows" not in map_at(features.gather([0]).data_ptr())["path"]
 
 
 # Sets that go while they are used

@@ -88,8 +88,9 @@ def test_damage_in_a_cache_that_is_only_read_is_told_and_left(tmp_path: Path) ->
         with features.lease(keys_of(range(8))):
             assert (features.locate(keys_of(range(8))) < 0).any()
         assert not features.refresh()
-    assert [line.split("'")[1] for line in features.damaged[-1:]] == [str(path)]
-    assert "left where it is" in features.damaged[-1]
+    told = [line.split("'")[1] for line in features.damaged]
+    assert told == [str(path.with_name(ABOUT)), str(path)], "each is told once"
+    assert all("left where it is" in line for line in features.damaged)
     assert path.exists()
 
 
@@ -104,6 +105,8 @@ def test_a_block_that_cannot_be_read_is_told_and_left(
     monkeypatch.setattr("tlcompile.features.blocks.hashlib.file_digest", fail)
     features = read(tmp_path, A)
     assert features.locate(keys_of([0])).tolist() == [-1]
+    assert not features.refresh()
+    assert len(features.damaged) == 1, "told once"
     assert "a bad sector" in features.damaged[0]
     assert len(block_files(tmp_path, A)) == 1
     assert "a bad sector" in Store(tmp_path).verify()[0].reason

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,17 @@ def pictures(root: Path, count: int) -> Path:
     for number in range(count):
         draw(root / "ants" / f"{number:03}.png", 2 * number)
         draw(root / "bees" / f"{number:03}.png", 2 * number + 1)
+    return root
+
+
+def split(root: Path) -> Path:
+    """Write train/, val/ and test/; a picture of each class of train is in test, too."""
+    for number, (name, count) in enumerate((("train", 6), ("val", 2), ("test", 2))):
+        for label in ("ants", "bees"):
+            for n in range(count):
+                draw(root / name / label / f"{n}.png", 1000 * number + 10 * n + (label == "bees"))
+    for label in ("ants", "bees"):
+        shutil.copy(root / "train" / label / "0.png", root / "test" / label / "same.png")
     return root
 
 

@@ -11,6 +11,7 @@ import hashlib
 import inspect
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -24,7 +25,7 @@ from tlcompile.zoo import preprocessing
 PINNED: dict[str, tuple[int, str, list[Any]]] = {
     "arithmetic.DECODER": (
         arithmetic.DECODER,
-        "1 ?",
+        "1 21a28a8dbf472884",
         [
             images.decode_image,
             images._pixels,
@@ -33,23 +34,22 @@ PINNED: dict[str, tuple[int, str, list[Any]]] = {
             digits._decode,
             preprocessing.Preprocessing.pixels,
             preprocessing.Preprocessing.normalise,
-            preprocessing._with_channels,
+            preprocessing.Preprocessing.with_channels,
         ],
     ),
-    "arithmetic.CHUNKS": (arithmetic.CHUNKS, "1 ?", [prefix.Prefix]),
-    "arithmetic.HARDENING": (arithmetic.HARDENING, "1 ?", [hard, fold]),
-    "augment.VERSION": (augment.VERSION, "1 ?", [augment]),
+    "arithmetic.CHUNKS": (arithmetic.CHUNKS, "1 f4421d6d9c05e636", [prefix.Prefix]),
+    "arithmetic.HARDENING": (arithmetic.HARDENING, "1 6b8e73b6e48b7965", [hard, fold]),
+    "augment.VERSION": (augment.VERSION, "1 e7ddca8c41b3a9ac", [augment]),
 }
 
 
 def digest_of_code(code: Callable[..., Any]) -> str:
     """Return a digest of what code says, without comments, docstrings and layout."""
     tree = ast.parse(textwrap.dedent(inspect.getsource(code)))
+    documented = (ast.Module, ast.ClassDef, ast.FunctionDef)
     for node in ast.walk(tree):
-        body = getattr(node, "body", None)
-        if isinstance(body, list) and body and isinstance(body[0], ast.Expr):
-            if isinstance(body[0].value, ast.Constant):
-                body[0] = ast.Pass()
+        if isinstance(node, documented) and ast.get_docstring(node) is not None:
+            node.body[0] = ast.Pass()
     return hashlib.sha256(ast.unparse(tree).encode()).hexdigest()[:16]
 
 
@@ -57,4 +57,4 @@ def digest_of_code(code: Callable[..., Any]) -> str:
 def test_a_change_of_code_looks_at_its_number(name: str) -> None:
     number, pinned, code = PINNED[name]
     found = hashlib.sha256("".join(map(digest_of_code, code)).encode()).hexdigest()[:16]
-    assert f"{number} {found}" == pinned
+    assert f"{number} {found}" == pinned, f"read the docstring of {Path(__file__).name}"

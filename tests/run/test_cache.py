@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -84,6 +85,15 @@ def test_ls_as_data_has_every_number(cache: Path, capsys: pytest.CaptureFixture[
     assert first["key"] == "a" * 64
     assert first["shape"] == [512]
     assert (first["rows"], first["blocks"], first["last_used"]) == (3, 1, 1_600_000_000)
+
+
+def test_data_have_the_documented_keys(cache: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "json.md").read_text(encoding="utf-8")
+    section = page.split("\n## cache\n")[1].split("\n## ")[0]
+    documented = set(re.findall(r"^\| `([\w.]+)`", section, re.MULTILINE))
+    found = [data(capsys, action, "--cache", str(cache)) for action in ("ls", "verify", "gc")]
+    inner = {f"sets.{name}" for name in found[0]["sets"][0]}
+    assert {key for one in found for key in one} | inner == documented
 
 
 @pytest.mark.parametrize("folder", ["empty", "missing"])

@@ -18,7 +18,7 @@ from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.run import NotFiniteLossError
 from tlcompile.errors.training import FrozenMovedError, NoGradientError
 from tlcompile.features.prefix import Prefix
-from tlcompile.features.sources import KeptSource, compute_rows
+from tlcompile.features.sources import InMemory, KeptSource, compute_rows
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.train import RunResult, train_recipe
 from tlcompile.training.loop import EpochRow, Stopping, train_epochs
@@ -37,8 +37,9 @@ def model() -> CompiledModel:
 
 def source(model: CompiledModel, count: int = 9) -> KeptSource:
     images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
-    rows = compute_rows(lambda i, _v: images[list(i)], Prefix(model, 4, torch.device("cpu")), count)
-    return KeptSource(rows, torch.arange(count) % 2)
+    prefix = Prefix(model, 4, torch.device("cpu"))
+    rows = compute_rows(lambda pairs: images[[i for i, _ in pairs]], prefix, count)
+    return KeptSource(InMemory(rows), torch.arange(count) % 2)
 
 
 def epochs(

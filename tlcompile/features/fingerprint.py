@@ -73,6 +73,11 @@ def _dtype(boundary: Boundary, precision: str) -> str:
     return "bfloat16" if precision == "fast" and floating else boundary.dtype
 
 
+def _row_type(dtype: str, precision: str) -> str:
+    rounded = precision == "fast" and getattr(torch, dtype).is_floating_point
+    return "bfloat16" if rounded else dtype
+
+
 def describe_pixels(preprocessing: Preprocessing) -> About | None:
     """Name images after decoding, resize and crop; None where they differ in size."""
     size = (preprocessing.crop,) * 2 if preprocessing.crop else preprocessing.resize

@@ -97,8 +97,7 @@ def split_frozen(model_graph: ModelGraph) -> Split | NotCacheable | None:
 
 
 def _reason(cut: Cut) -> str:
-    why = next(iter(_whys(cut)))
-    return f"the frozen part runs in every step: {why}, and nothing before it can be kept either"
+    return f"nothing of the frozen part can be kept: {next(iter(_whys(cut)))}"
 
 
 def _notes(cut: Cut) -> tuple[str, ...]:

@@ -97,7 +97,9 @@ def _words(summary: Summary, boundary: Sequence[Boundary]) -> str:
         names = ", ".join(f"{tensor.vertex} {tensor.shape}" for tensor in boundary)
         parts.append(f"Features: {names}, {num_bytes:,} bytes an image.")
     else:
-        parts.append("Nothing is frozen: the whole model runs in every step.")
+        frozen = any(row.frozen for row in summary.vertices)
+        why = "No features are kept" if frozen else "Nothing is frozen"
+        parts.append(f"{why}: the whole model runs in every step.")
     hidden = sum(not row.shape.startswith("(") for row in summary.removed)
     if hidden:
         parts.append(f"{hidden} removed vertices that carried no tensor are not drawn.")
