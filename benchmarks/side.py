@@ -6,6 +6,7 @@ Between its steps it waits, while another one runs.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -93,7 +94,8 @@ class Side:
         error: BaseException | None,
         _at: TracebackType | None,
     ) -> None:
-        self._process.kill()
+        with contextlib.suppress(OSError):  # it may have ended by an error
+            self._pipe.send("end")
         self._process.join()
 
     def step(self) -> Spent:
@@ -125,12 +127,13 @@ def _serve(pipe: Connection, program: Callable[..., None], arguments: tuple[Any,
     def pause() -> None:
         nonlocal start
         pipe.send(now() - start)
-        pipe.recv()
+        if pipe.recv() == "end":
+            raise SystemExit  # so that it clears its folders away
         start = now()
 
     start = now()
     try:
         pause()
         program(pause, *arguments)
-    except BaseException:
+    except Exception:
         pipe.send(traceback.format_exc())

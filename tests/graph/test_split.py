@@ -162,6 +162,12 @@ def drawn(x: Tensor) -> Tensor:
     return F.max_pool2d(x, 2) * torch.rand_like(x[..., :7, :7])
 
 
+@fx.wrap
+def mean(x: Tensor) -> Tensor:
+    """A user's own: torch's name, another function."""
+    return drawn(x)
+
+
 def hooked() -> nn.Module:
     pool = nn.AvgPool2d(2)
     pool.register_forward_hook(lambda *_: None)
@@ -185,6 +191,7 @@ STAYED = {
         x, 2, output_size=4, return_indices=True
     )[0],
     "function that draws": lambda x: drawn(x),
+    "function with a name of torch's": lambda x: mean(x),
     "normalises by the batch": nn.Sequential(nn.BatchNorm2d(4, affine=False), nn.AvgPool2d(2)),
     "softmax over the samples": nn.Sequential(nn.Softmax(0), nn.AvgPool2d(2)),
     "reads other samples": lambda x: F.avg_pool2d(x.roll(1, 0), 2),

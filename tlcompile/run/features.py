@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tlcompile.data.digests import Keys, digests_of
 from tlcompile.data.loading import Pair, load_pixels
+from tlcompile.data.notes import count_notes
 from tlcompile.data.samples import Samples
 from tlcompile.errors.features import STORE_ERRORS, CacheFullError, OverBudgetError
 from tlcompile.errors.run import RunError
@@ -118,6 +119,8 @@ class Features:
         report, found = Report(), {}
         for part in parts:
             load = self._loader(part, digests[part.name], pixels)
+            wanted = missing(sets, keys[part.name]) // part.views if part.name in keys else None
+            self._note(part, wanted)
             if part.name in keys:
                 report += self._extract(part, sets, keys[part.name], load, prefix)
                 found[part.name] = self._kept(part, sets, keys[part.name])
@@ -231,6 +234,13 @@ class Features:
                 advance=advance,
             )
 
+    def _note(self, part: Part, indices: Iterable[int] | None = None) -> None:
+        """Say what reading does to some images of a split, or to all."""
+        chosen = range(len(part.samples)) if indices is None else np.unique(list(indices)).tolist()
+        notes = count_notes(part.samples, chosen, self.recipe.run.workers)
+        for note, count in sorted(notes.items()):
+            self.say(f"images      {part.name}: {count:,} of {len(chosen):,} {note}")
+
     def _live(self, part: Part, load: Loader, prefix: Prefix) -> Source:
         """Return rows that are computed in every epoch."""
         views = part.views if part.tags and part.name == "train" else None
@@ -240,6 +250,8 @@ class Features:
     def _all_live(self, parts: Sequence[Part]) -> dict[str, Source]:
         """Return rows that are computed in every epoch, and images that are read in each."""
         check_readable(self.recipe, [part.samples for part in parts])
+        for part in parts:
+            self._note(part)
         prefix = self._prefix(_rows(parts) * self.recipe.fine_tune.epochs)
         return {part.name: self._live(part, self._loader(part, None, []), prefix) for part in parts}
 

@@ -88,10 +88,7 @@ def train_recipe(
     device = choose_device(recipe)
     exactly()
     keep_freed_memory()
-    refuse_phases(recipe)
-    if base is None:
-        refuse_other_data(recipe)
-    refuse_no_data(recipe)  # before weights are downloaded
+    _refuse_early(recipe, base)
     opened = open_base(recipe, base)
     refuse_own_base(folder, opened.run)
     started_from = base_record(opened)  # the compiler takes the tensors
@@ -123,6 +120,14 @@ def train_recipe(
     save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
     write_record(folder, {**record, "state": "finished"})
     return RunResult(model.eval(), history, best, record)
+
+
+def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
+    """Refuse what the recipe alone tells, before weights are downloaded."""
+    refuse_phases(recipe)
+    if base is None:
+        refuse_other_data(recipe)
+    refuse_no_data(recipe)
 
 
 def _sources(recipe: Recipe, features: Features, splits: Splits) -> dict[str, Source]:
