@@ -96,7 +96,7 @@ class Features(Section):
     precision: Literal["exact", "fp32-fused", "fast", "auto"] = Field(
         "exact",
         description="exact: fp32, equal to the bit to the live model. fp32-fused: fp32 with folded norms, "
-        "within 1e-6. fast: bf16. auto: the fastest that pays on this machine, measured once.",
+        "within about 1e-6. fast: bf16. auto: the fastest that pays on this machine, measured once.",
     )
     views: Positive | None = Field(None, description="Cached augmented views an image.")
     augment: FeatureAugment = Field(FeatureAugment(), description="Random changes to features.")

@@ -14,11 +14,12 @@ from tlcompile.data.digests import Keys, digests_of
 from tlcompile.data.loading import Pair, load_pixels
 from tlcompile.data.notes import count_notes
 from tlcompile.data.samples import Samples
+from tlcompile.errors.base import listed
 from tlcompile.errors.features import STORE_ERRORS, CacheFullError, OverBudgetError
 from tlcompile.errors.run import RunError
 from tlcompile.features.augment import AugmentedSource
 from tlcompile.features.extract import Report, extract, missing
-from tlcompile.features.fingerprint import describe, describe_pixels
+from tlcompile.features.fingerprint import describe, describe_pixels, differs
 from tlcompile.features.hard import harden
 from tlcompile.features.pixels import StoredPixels
 from tlcompile.features.precision import choose_precision
@@ -291,10 +292,26 @@ class Features:
             return
         names = ", ".join(f"{one.about.vertex} as {one.about.key[:8]}" for one in told)
         self.say(f"features    {report.worded()} ({names}, in {self.root})")
+        if sets and not report.hits:
+            self._say_why_not(sets)
         self.told |= {
             "store": [{"vertex": one.about.vertex, "key": one.about.key} for one in told],
             **report.as_data(),
         }
+
+
+    def _say_why_not(self, sets: Sequence[FeatureSet]) -> None:
+        """Where the store has the same vertex under another fingerprint, say what differs."""
+        wanted = sets[0].about
+        base = wanted.ingredients.get("base")
+        others = [one.about for one in Store(self.root).sets() if one.about.key != wanted.key]
+        alike = [
+            about
+            for about in others
+            if about.vertex == wanted.vertex and about.ingredients.get("base") == base
+        ]
+        if alike:
+            self.say(f"features    earlier ones differ: {listed(differs(wanted, alike[-1]), 4)}")
 
 
 def _refreshed(sets: list[FeatureSet]) -> list[FeatureSet]:
