@@ -75,7 +75,10 @@ def test_a_boundary_s_program_is_the_same_whatever_stands_behind() -> None:
         {"freeze": {"upto": ["conv"]}},
         {"freeze": {"upto": ["pool"]}},
         {"remove": {"fc": "replace"}, "add": {**wide, "fc": {**fc, "inputs": ["wide"]}}},
-        {"remove": {"fc": "replace", "drop": "bypass"}, "add": {"fc": {**fc, "inputs": ["flatten"]}}},
+        {
+            "remove": {"fc": "replace", "drop": "bypass"},
+            "add": {"fc": {**fc, "inputs": ["flatten"]}},
+        },
         {
             "inputs": {"meta": {"shape": [4]}},
             "remove": {"fc": "replace"},
@@ -326,7 +329,10 @@ def test_what_is_frozen_and_runs_in_the_suffix_stays_frozen() -> None:
     assert torch.equal(first, again)  # its dropout is off
     first.sum().backward()
     optimizer.step()
-    assert {n for n, p in model.named_parameters() if p.grad is not None} == {"fc.weight", "fc.bias"}
+    assert {n for n, p in model.named_parameters() if p.grad is not None} == {
+        "fc.weight",
+        "fc.bias",
+    }
     assert all(torch.equal(t, before[n]) for n, t in model.state_dict().items() if n in before)
 
 

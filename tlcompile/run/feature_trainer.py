@@ -162,10 +162,9 @@ class FeatureTrainer:
             epochs: How often each sample is seen.
             optimizer: Over model.trainable(); or its name: sgd, adam, adamw, rmsprop.
             lr: Of an optimizer by name; default: 1e-3 where only new layers train, else 1e-4.
-            loss: classification or binary, over logits and class indices; or your own function of
-                (outputs, labels), the mean over a batch.
+            loss: classification or binary; or your own mean over a batch of (outputs, labels).
             batch_size: Samples a step.
-            seed: Of the order of samples, with the epoch; of dropout, with the step.
+            seed: Of the order of samples and of dropout.
             validation: Features with labels or a loader, to judge each epoch by.
             on_epoch: Called after each epoch, for example to step a schedule.
 
@@ -182,13 +181,11 @@ class FeatureTrainer:
         refuse_unless_positive(epochs=epochs, batch_size=batch_size)
         stepping = optimizer_of(self.model, optimizer, lr)
         task, measured = loss_of(loss)
-        train = self._source(data, task)
-        judged = None if validation is None else self._source(validation, task)
         proof = self._proof(task)
         rows = train_epochs(
             self.model,
-            train,
-            judged,
+            self._source(data, task),
+            None if validation is None else self._source(validation, task),
             task=task,
             loss=measured,
             optimizer=stepping,

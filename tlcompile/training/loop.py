@@ -10,6 +10,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -102,17 +103,15 @@ def train_epochs(
         NotFiniteLossError: A loss is not a finite number.
     """
     steps = _Steps(model, task, loss, optimizer, batch_size, seed, proof, clip_norm)
-    best: float | None = None
-    waited = 0
+    judged = partial(evaluate, model, task=task, loss=judge or loss, batch_size=batch_size)
+    best, waited = None, 0
     for epoch in range(epochs):
         start = time.perf_counter()
         if rate is not None:
             set_rate(optimizer, rate(epoch))
         lr = float(optimizer.param_groups[0]["lr"])
         trained = steps(train, epoch, lr)
-        score = None
-        if val is not None:
-            score = evaluate(model, val, task=task, loss=judge or loss, batch_size=batch_size)
+        score = judged(val) if val is not None else None
         row = EpochRow(epoch + 1, "main", trained, score, lr, time.perf_counter() - start)
         value_now = row.value(stopping.monitor)
         is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)
