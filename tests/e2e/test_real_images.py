@@ -5,8 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor
 
+from tlcompile.bundle import load_bundle
+from tlcompile.data.folder import scan_folder
 from tlcompile.recipe.load import load_recipe
+from tlcompile.run.evaluate import logits_of
 from tlcompile.run.train import train_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -53,3 +58,28 @@ def test_head_auto_learns_on_squeezenet(tmp_path: Path) -> None:
     for seed in range(3):
         best, _last = accuracies(tmp_path / str(seed), [*HEAD_AUTO, f"fine_tune.seed={seed}"])
         assert best >= 88.0
+
+
+def predictions(folder: Path, overrides: list[str]) -> Tensor:
+    """Train, and return what the last epoch's model says of every validation image."""
+    recipe = load_recipe(ROOT / "recipes" / "ants_bees.yaml", [*POOLED, *overrides])
+    train_recipe(recipe, folder)
+    bundle = load_bundle(folder / "last")
+    samples = scan_folder(str(IMAGES))["val"]
+    logits, _labels = logits_of(bundle, samples, workers=2)
+    return logits.argmax(1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("head", [[], HEAD_AUTO], ids=["pooled", "head_auto"])
+def test_fast_predicts_what_exact_does(tmp_path: Path, head: list[str]) -> None:
+    """At least 99 % of the predictions over five seeds."""
+    same = []
+    for seed in range(5):
+        given = [*head, f"fine_tune.seed={seed}"]
+        exact = predictions(tmp_path / f"exact{seed}", given)
+        fast = predictions(tmp_path / f"fast{seed}", [*given, "features.precision=fast"])
+        same.append(exact == fast)
+    agreed = torch.cat(same)
+    assert len(agreed) == 5 * 153
+    assert agreed.float().mean() >= 0.99, f"{int(agreed.sum())} of {len(agreed)}"

@@ -14,12 +14,27 @@ from torch import Tensor, nn
 
 from tlcompile.model.compiled import CompiledModel
 
+
+class Scales(nn.Module):
+    """Parameters and a buffer of the root itself, on both sides of the cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.low, self.top = nn.Parameter(torch.rand(768)), nn.Parameter(torch.rand(4))
+        self.conv, self.fc = nn.Linear(768, 4), nn.Linear(4, 3)
+        self.register_buffer("shift", torch.rand(4), persistent=False)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.fc(self.conv(x.flatten(1) * self.low) * self.top + self.shift)
+
+
 MADE: dict[str, Any] = {
     "chain": lambda: frozen_at(shake(Chain()), "conv"),
     "residual": lambda: frozen_at(shake(TINY["residual"]()), "layer1.0"),
     "branches": lambda: frozen_at(shake(TINY["branches"]()), "left"),
     "frozen in the suffix": lambda: frozen_at(shake(Windows()), "mix"),
     "several": lambda: frozen_at(shake(Several()), "low", inputs={"meta": {"shape": [2]}}),
+    "bare parameters": lambda: frozen_at(shake(Scales()), "conv"),
     "nothing frozen": lambda: frozen_at(shake(Chain()), "none"),
 }
 

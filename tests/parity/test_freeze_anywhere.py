@@ -31,17 +31,16 @@ EVERY = 10  # of how many freeze points one is run; all are cut, and written as 
 FAMILIES = {
     "squeezenet1_1": (66, 0, 0, 1),
     "vit_b_32": (220, 0, 0, 15),
-    "resnet18": (0, 0, 0, 0),
-    "mobilenet_v3_small": (0, 0, 0, 0),
-    "densenet121": (0, 0, 0, 0),
-    "convnext_tiny": (0, 0, 0, 0),
+    "resnet18": (69, 0, 0, 1),
+    "mobilenet_v3_small": (157, 0, 0, 1),
+    "densenet121": (431, 0, 0, 1),
+    "convnext_tiny": (192, 0, 0, 19),
     "swin_t": (65, 0, 96, 1),
-    "maxvit_t": (0, 0, 0, 0),
-    "googlenet": (0, 0, 0, 0),
-    "shufflenet_v2_x1_0": (0, 0, 0, 0),
-    "lraspp_mobilenet_v3_large": (0, 0, 0, 0),
-    "mvit_v2_s": (0, 0, 0, 0),
-    "s3d": (0, 0, 0, 0),
+    "swin_v2_t": (65, 0, 96, 1),
+    "googlenet": (210, 0, 0, 1),
+    "shufflenet_v2_x1_0": (367, 0, 0, 1),
+    "lraspp_mobilenet_v3_large": (195, 0, 0, 3),
+    "s3d": (257, 0, 0, 1),
 }
 QUICK = ("squeezenet1_1",)
 

@@ -97,10 +97,8 @@ def test_what_the_frozen_part_does_not_see_computes_nothing(tmp_path: Path, work
     head = {"remove": {"fc": "replace"}, "add": {"fc": {"layer": "linear", "out": 2}}}
     others = (
         {},
-        {"fine_tune": {"optimizer": {"name": "sgd", "lr": 0.5}}},
-        {"fine_tune": {"seed": 7}},
-        {"data": {"split": {"val": 0.5}}},
-        {"data": {"classes": ["bees", "ants"]}},
+        {"fine_tune": {"seed": 7, "optimizer": {"name": "sgd", "lr": 0.5}}},
+        {"data": {"split": {"val": 0.5}, "classes": ["bees", "ants"]}},
         head,
     )
     for number, sections in enumerate(others):

@@ -196,7 +196,7 @@ def test_points_of_a_sweep_share_the_store(
 # Where rows are read from
 
 
-@pytest.mark.parametrize("tier", ["device", "memory", "disk", "live"])
+@pytest.mark.parametrize("tier", ["device", "memory", "live"])
 def test_every_tier_gives_the_same_bits(
     tmp_path: Path,
     data: Path,
@@ -261,12 +261,9 @@ class Halves(nn.Module):
 @pytest.mark.parametrize(
     ("dtype", "precision"),
     [
-        (torch.float16, "exact"),
         (torch.float16, "fast"),
         (torch.float64, "exact"),
-        (torch.float64, "fast"),
         (torch.int64, "exact"),  # in bf16, some would be other numbers
-        (torch.bool, "exact"),
         (torch.bool, "fast"),
     ],
 )

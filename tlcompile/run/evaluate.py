@@ -77,6 +77,24 @@ def judge(
     bundle: Bundle, samples: Samples, *, workers: int, say: Say = lambda _line: None
 ) -> tuple[Score, dict[str, Score]]:
     """Return the score of all samples, and of each class that has any."""
+    logits, labels = logits_of(bundle, samples, workers=workers, say=say)
+    loss = build_loss(bundle.task)
+    by_class = {}
+    for index, name in enumerate(bundle.classes):
+        mine = labels == index
+        if bool(mine.any()):
+            by_class[name] = _score(bundle.task, loss, logits[mine], labels[mine])
+    return _score(bundle.task, loss, logits, labels), by_class
+
+
+def logits_of(
+    bundle: Bundle, samples: Samples, *, workers: int, say: Say = lambda _line: None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return what the model says of samples, and their labels; its frozen part by way of the store.
+
+    Shape:
+        out: (N, logits) and (N,), on the CPU
+    """
     exactly()
     keep_freed_memory()
     device = torch.device(available_devices()[0])
@@ -86,16 +104,8 @@ def judge(
     precision = bundle.record.get("precision")
     features = Features(recipe, bundle.preprocessing, model, device, say, precision)
     source = features.sources({"images": samples})["images"]
-    loss = build_loss(bundle.task)
-    logits = torch.cat(
-        [out.cpu() for out, _ in predict(model, source, batch_size=bundle.chunk_size)]
-    )
-    by_class = {}
-    for index, name in enumerate(bundle.classes):
-        mine = source.labels == index
-        if bool(mine.any()):
-            by_class[name] = _score(bundle.task, loss, logits[mine], source.labels[mine])
-    return _score(bundle.task, loss, logits, source.labels), by_class
+    computed = predict(model, source, batch_size=bundle.chunk_size)
+    return torch.cat([logits.cpu() for logits, _ in computed]), source.labels
 
 
 def _score(task: str, loss: object, logits: torch.Tensor, labels: torch.Tensor) -> Score:

@@ -1,0 +1,176 @@
+"""Every torchvision model that reads one tensor: training on stored rows is live training, to the bit."""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from durable_disks import do_not_wait
+from torch import Tensor
+from torch.nn import functional as F  # noqa: N812, torch's own name for it
+
+from parity.plain import (
+    CLASSIFIERS,
+    SEGMENTATION,
+    VIDEO,
+    compiled_at,
+    leaves,
+    plain_model,
+    shape_of,
+)
+from parity.test_all_models import point_of, stages_of
+from tlcompile.data.loading import Pair
+from tlcompile.features.extract import extract
+from tlcompile.features.fingerprint import describe
+from tlcompile.features.layout import memory_order
+from tlcompile.features.prefix import Prefix
+from tlcompile.features.sources import InStore, KeptSource, LiveSource, Source
+from tlcompile.features.store import FeatureSet, Keys, Store
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.loop import EpochRow, Stopping, train_epochs
+from tlcompile.training.proof import FreezeProof
+
+NAMES = [*CLASSIFIERS, *SEGMENTATION, *VIDEO]
+QUICK = ["shufflenet_v2_x0_5", "squeezenet1_0", "lraspp_mobilenet_v3_large"]
+SAMPLES, CHUNK, BATCH, EPOCHS = 6, 4, 3, 2  # the last chunk is short, and no batch is a chunk
+CLASSES = 7
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    do_not_wait(monkeypatch)
+
+
+@pytest.mark.parametrize(
+    "name", [*QUICK, *(pytest.param(n, marks=pytest.mark.slow) for n in NAMES if n not in QUICK)]
+)
+def test_training_on_stored_rows_is_live_training(
+    tmp_path: Path, record_property: Callable[[str, str], None], name: str
+) -> None:
+    model = frozen_in_the_middle(name)
+    start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
+    samples = torch.randn(SAMPLES, *shape_of(name), generator=torch.Generator().manual_seed(2))
+    labels = torch.arange(SAMPLES) % CLASSES
+    prefix = Prefix(model, CHUNK, CPU)
+
+    def load(pairs: Sequence[Pair]) -> Tensor:
+        return samples[[sample for sample, _view in pairs]]
+
+    live = LiveSource(load, prefix, labels)
+    trained_live = outcome(model, live)
+    model.load_state_dict(start)
+    keys = keys_of(samples)
+    sets = stored(tmp_path, prefix, load, keys)
+    faults = misplaced(prefix, samples, sets, keys)
+    kept = KeptSource(InStore(sets, [one.locate(keys) for one in sets], CPU), labels)
+    faults += unequal(trained_live, outcome(model, kept))
+    record_property("stored", told(sets, prefix(samples)))
+    if faults:
+        model.load_state_dict(start)
+        if itself := unequal(trained_live, outcome(model, live)):
+            pytest.skip(f"{name} trained live twice is not equal to itself: {itself[:3]}")
+    assert not faults
+    assert any(not torch.equal(start[key], t) for key, t in model.state_dict().items())
+    gc.collect()
+
+
+def frozen_in_the_middle(name: str) -> CompiledModel:
+    """Compile a model with a frozen part up to the middle one of its stages."""
+    stages = stages_of(name)
+    head = "auto" if name in CLASSIFIERS else "keep"
+    where = point_of(name, stages[len(stages) // 2])
+    return compiled_at(name, plain_model(name), where, head=head, classes=CLASSES)
+
+
+def keys_of(samples: Tensor) -> Keys:
+    digests = [hashlib.sha256(sample.numpy().tobytes()).digest() for sample in samples]
+    return np.frombuffer(b"".join(digests), dtype=np.uint8).reshape(-1, 32)
+
+
+def stored(root: Path, prefix: Prefix, load: object, keys: Keys) -> list[FeatureSet]:
+    """Store the rows of some samples, then of all, and open them as the next run would."""
+    abouts = describe(
+        prefix.model, preprocessing=None, chunk_size=CHUNK, precision="exact", device=CPU
+    )
+    for wanted in (keys[: CHUNK + 1], keys):
+        sets = [Store(root).open(about) for about in abouts]
+        extract(sets, wanted, load, prefix, chunk_size=CHUNK)  # type: ignore[arg-type]
+    sets = [Store(root).open(about) for about in abouts]
+    for one, about in zip(sets, abouts, strict=True):
+        assert (one.locate(keys) < 0).all(), "nothing is known before the disk is read"
+        assert one.refresh()
+        assert (one.locate(keys) >= 0).all()
+        (on_disk,) = (found for found in Store(root).sets() if found.about.key == about.key)
+        assert (on_disk.rows, on_disk.blocks) == (SAMPLES, 2)
+    return sets
+
+
+def misplaced(prefix: Prefix, samples: Tensor, sets: Sequence[FeatureSet], keys: Keys) -> list[str]:
+    """Name stored rows that differ from live ones in their values, or in where these lie."""
+    raw = prefix.model.prefix(samples[:CHUNK])
+    faults = []
+    for one, computed, live in zip(sets, raw, prefix(samples), strict=True):
+        rows = one.gather(one.locate(keys))
+        if not torch.equal(rows, live):
+            faults.append(f"rows of {one.about.vertex}")
+        if rows.stride() != live.stride() or memory_order(rows) != memory_order(computed):
+            faults.append(f"strides of {one.about.vertex}: {rows.stride()}, not {live.stride()}")
+    return faults
+
+
+def told(sets: Sequence[FeatureSet], rows: Sequence[Tensor]) -> str:
+    """Return what crosses the freeze point, in one line."""
+    layouts = ["" if row.is_contiguous() else " permuted" for row in rows]
+    parts = [f"{s.about.vertex} {s.about.shape}{t}" for s, t in zip(sets, layouts, strict=True)]
+    return f"{len(sets)} sets, {sum(s.row_bytes for s in sets):,} bytes a row: {', '.join(parts)}"
+
+
+def outcome(model: CompiledModel, source: Source) -> tuple[list[EpochRow], dict[str, str]]:
+    """Train from rows; return the epochs, and a digest of every tensor: two states are gigabytes."""
+    torch.manual_seed(9)  # what was drawn before never matters, and here it is the same
+    optimizer = torch.optim.SGD([p for _, p in model.trainable()], lr=1e-3, momentum=0.9)
+    rows = train_epochs(
+        model,
+        source,
+        source,
+        task=None,
+        loss=of_every_output,
+        optimizer=optimizer,
+        rate=None,
+        epochs=EPOCHS,
+        batch_size=BATCH,
+        seed=5,
+        stopping=Stopping("train/loss"),
+        proof=FreezeProof.take(model),
+    )
+    history = [row for row, _best in rows]
+    state = model.state_dict().items()
+    return history, {k: hashlib.sha256(t.contiguous().numpy()).hexdigest() for k, t in state}
+
+
+def of_every_output(outputs: object, labels: Tensor) -> Tensor:
+    """Return the cross-entropy of all outputs, auxiliary ones too, at every pixel."""
+    losses = [
+        F.cross_entropy(leaf, labels.view(-1, *[1] * (leaf.dim() - 2)).expand(-1, *leaf.shape[2:]))
+        for leaf in leaves(outputs)
+    ]
+    return torch.stack(losses).sum()
+
+
+def unequal(
+    one: tuple[list[EpochRow], dict[str, str]], other: tuple[list[EpochRow], dict[str, str]]
+) -> list[str]:
+    """Name the epochs and the tensors in which two trainings differ."""
+    epochs = [
+        f"loss of epoch {a.epoch}: {a.train.loss!r} and {b.train.loss!r}"
+        for a, b in zip(one[0], other[0], strict=True)
+        if (a.train, a.val) != (b.train, b.val)
+    ]
+    assert one[1].keys() == other[1].keys()
+    return [*epochs, *(key for key, digest in one[1].items() if digest != other[1][key])]
