@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tlcompile.features import blocks
-from tlcompile.features.about import DTYPES
-from tlcompile.features.store import About, FeatureSet, Keys, Store
+from tlcompile.store import blocks
+from tlcompile.store.about import DTYPES
+from tlcompile.store.store import About, FeatureSet, Keys, Store
 
 SHAPE = (6, 5, 4)
 

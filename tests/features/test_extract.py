@@ -20,7 +20,7 @@ from tlcompile.errors.features import CacheFullError
 from tlcompile.features import extract as module
 from tlcompile.features.extract import Report, extract, missing
 from tlcompile.features.prefix import Rows
-from tlcompile.features.store import About, FeatureSet, Store
+from tlcompile.store.store import About, FeatureSet, Store
 
 Pairs = Sequence[tuple[int, int]]
 A, B = about("a"), about("b", (3,))

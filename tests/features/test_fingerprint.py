@@ -12,9 +12,9 @@ from torch import nn
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.features import canonical
-from tlcompile.features.about import About, about_bytes, read_about
 from tlcompile.features.fingerprint import describe, describe_pixels, differs, key_of
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.store.about import About, about_bytes, read_about
 from tlcompile.zoo.preprocessing import Preprocessing
 
 PLAIN = Preprocessing(16, 16, (0.5, 0.5, 0.5), (0.25, 0.25, 0.25), "bilinear", 3)

@@ -9,7 +9,7 @@ from stored_rows import about, block_files, holds, keys_of, rows_of
 
 from tlcompile.durable import system
 from tlcompile.features.own import own_store
-from tlcompile.features.store import Store
+from tlcompile.store.store import Store
 
 A = about()
 

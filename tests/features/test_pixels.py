@@ -10,7 +10,7 @@ from stored_rows import about, fill, holds, keys_of, read, rows_of
 from torch import Tensor
 
 from tlcompile.features.pixels import StoredPixels
-from tlcompile.features.store import Store
+from tlcompile.store.store import Store
 
 OF = about("pixels", (3, 4, 4), "uint8")
 COUNT = 10

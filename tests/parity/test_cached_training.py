@@ -30,8 +30,8 @@ from tlcompile.features.fingerprint import describe
 from tlcompile.features.layout import memory_order
 from tlcompile.features.prefix import Prefix
 from tlcompile.features.sources import InStore, KeptSource, LiveSource, Source
-from tlcompile.features.store import FeatureSet, Keys, Store
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.store.store import FeatureSet, Keys, Store
 from tlcompile.training.loop import EpochRow, Stopping, train_epochs
 from tlcompile.training.proof import FreezeProof
 

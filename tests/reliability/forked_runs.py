@@ -22,9 +22,9 @@ from tlcompile.compiler import compile_opened
 from tlcompile.data.digests import digests_of
 from tlcompile.data.loading import load_images
 from tlcompile.features.prefix import Prefix, Rows
-from tlcompile.features.store import Store
 from tlcompile.run.splits import open_splits
 from tlcompile.run.train import train_recipe
+from tlcompile.store.store import Store
 from tlcompile.zoo.open import open_base
 
 SPREAD = 0.04  # seconds: some blocks

@@ -37,11 +37,11 @@ from reliability.key_world import (
     wanted,
 )
 from tlcompile.compiler import compile_opened
-from tlcompile.features import about
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import recipe_from, spell_out
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.yaml_reader import read_recipe_text
+from tlcompile.store import about
 from tlcompile.zoo.bundled import WEIGHTS
 from tlcompile.zoo.open import open_base
 

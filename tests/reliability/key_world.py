@@ -20,11 +20,11 @@ from torch import Tensor, nn
 
 from tlcompile.compiler import compile_opened
 from tlcompile.data.digests import digests_of
-from tlcompile.features.about import About
 from tlcompile.features.fingerprint import describe
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.parts import parts_of
 from tlcompile.run.splits import open_splits
+from tlcompile.store.about import About
 from tlcompile.zoo.open import open_base
 from tlcompile.zoo.preprocessing import Preprocessing
 

@@ -27,8 +27,8 @@ import torch
 from stored_rows import about, holds, keys_of, rows_of
 
 from tlcompile.durable import leftovers, system
-from tlcompile.features.lease import LOCK
-from tlcompile.features.store import FeatureSet, Store
+from tlcompile.store.lease import LOCK
+from tlcompile.store.store import FeatureSet, Store
 
 OF = about("fire", shape=(64,))
 MIXED_FROM = 10**6  # numbers of rows that the mixed processes write; starters want those from 0

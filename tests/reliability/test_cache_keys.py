@@ -27,10 +27,10 @@ from tlcompile.bundle import load_bundle
 from tlcompile.data.augment import Augmentation
 from tlcompile.data.digests import Keys, digest
 from tlcompile.data.samples import Samples
-from tlcompile.features.about import About
 from tlcompile.features.canonical import Canonical
 from tlcompile.features.fingerprint import FOR_PEOPLE, differs, key_of
 from tlcompile.run.train import train_recipe
+from tlcompile.store.about import About
 
 TABLES = (key_images, key_machine, key_networks)  # importing them fills MISS and HIT
 TESTS = Path(__file__).parent.parent

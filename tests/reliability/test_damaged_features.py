@@ -8,7 +8,7 @@ import pytest
 
 from reliability.small_runs import Work, counted, ending, pictures, split, train
 from tlcompile.errors.data import UnreadableImagesError
-from tlcompile.features.store import Store
+from tlcompile.store.store import Store
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from reliability.small_runs import (
 from tlcompile.durable import system
 from tlcompile.features import extract
 from tlcompile.features.prefix import Prefix
-from tlcompile.features.store import Store
+from tlcompile.store.store import Store
 
 COUNT = 40  # pictures
 WRITING = tuple(name for name in METHODS if name not in ("close", "unlink", "rmdir", "flock"))

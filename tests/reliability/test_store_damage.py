@@ -17,9 +17,9 @@ import pytest
 from durable_disks import do_not_wait
 from stored_rows import about, block_files, fill, folder_of, holds, keys_of, read
 
-from tlcompile.features import blocks
-from tlcompile.features.about import ABOUT
-from tlcompile.features.store import Store
+from tlcompile.store import blocks
+from tlcompile.store.about import ABOUT
+from tlcompile.store.store import Store
 
 PARTS = (range(5), range(5, 12), range(12, 13))
 A, B = about("a"), about("b")

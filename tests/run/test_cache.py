@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 import torch
 
-from tlcompile.features.about import About
 from tlcompile.features.root import cache_root
-from tlcompile.features.store import Store
 from tlcompile.run.cli import main
+from tlcompile.store.about import About
+from tlcompile.store.store import Store
 
 ROWS = 3
 

@@ -33,7 +33,6 @@ from tlcompile.errors.data import MixedSizesError
 from tlcompile.errors.precision import NotHardenedError
 from tlcompile.features.augment import AugmentedSource
 from tlcompile.features.sources import InMemory, InStore, KeptSource, LiveSource
-from tlcompile.features.store import Store
 from tlcompile.features.tiers import Tier
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run import features as module
@@ -43,6 +42,7 @@ from tlcompile.run.evaluate import judge
 from tlcompile.run.features import Features
 from tlcompile.run.splits import open_splits
 from tlcompile.run.train import RunResult
+from tlcompile.store.store import Store
 
 OFF = {"features": {"cache": "off"}}
 

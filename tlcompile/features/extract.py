@@ -22,8 +22,8 @@ from tlcompile.features.batches import cut
 from tlcompile.features.layout import taken
 from tlcompile.features.prefix import Loader, Rows, join
 from tlcompile.features.sources import pairs_at
-from tlcompile.features.store import FeatureSet, Keys
 from tlcompile.recipe.sizes import show_bytes
+from tlcompile.store.store import FeatureSet, Keys
 
 BLOCK_BYTES = 32 * 2**20  # of all boundaries together; memory that filling a block may take
 BLOCK_SECONDS = 10.0  # work that a kill may cost, and how soon others see progress

@@ -12,13 +12,13 @@ import torch
 from torch import nn
 
 from tlcompile.errors.base import listed
-from tlcompile.features.about import About
 from tlcompile.features.arithmetic import arithmetic, decoder, resizer
 from tlcompile.features.canonical import Canonical, TensorDigests, digest_of
 from tlcompile.graph.program import own_modules
 from tlcompile.graph.shapes import attribute_at
 from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.store.about import About
 from tlcompile.zoo.preprocessing import Preprocessing
 
 FORMAT = 1  # of what follows; count it up where the same ingredients come to mean something else

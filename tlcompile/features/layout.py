@@ -11,11 +11,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-
-def memory_order(rows: Tensor) -> tuple[int, ...]:
-    """Return the dimensions from the outermost in memory inwards; rows are kept apart."""
-    strides = rows.stride()
-    return tuple(sorted(range(rows.dim()), key=lambda d: (d != 0, -strides[d], d)))
+from tlcompile.store.blocks import memory_order
 
 
 def in_order(order: Sequence[int], change: Callable[..., Tensor], *rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from typing import Final
 
 from tlcompile import durable
 from tlcompile.errors.run import RunError
-from tlcompile.features.store import Store
+from tlcompile.store.store import Store
 
 OWN: Final = "own_features"  # the folder's name, in the run's
 

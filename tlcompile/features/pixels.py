@@ -12,7 +12,7 @@ from torch import Tensor
 from tlcompile.data.digests import Keys
 from tlcompile.data.loading import Pair
 from tlcompile.features.extract import BlockWriter
-from tlcompile.features.store import FeatureSet
+from tlcompile.store.store import FeatureSet
 
 
 class StoredPixels:

@@ -10,7 +10,7 @@ import numpy as np
 
 from tlcompile.errors.features import CacheFullError, OverBudgetError
 from tlcompile.features.extract import missing
-from tlcompile.features.store import FeatureSet, Keys, Store
+from tlcompile.store.store import FeatureSet, Keys, Store
 
 Wanted = Sequence[tuple[FeatureSet, Keys]]
 

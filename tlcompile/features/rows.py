@@ -16,12 +16,12 @@ from torch.utils import _pytree as pytree
 
 from tlcompile.durable import MANIFEST, commit_folder, read_verified, recover
 from tlcompile.errors.fitting import NotFeaturesError, WrongFeaturesError
-from tlcompile.features.about import About
 from tlcompile.features.batches import Labels, form_of
-from tlcompile.features.blocks import memory_order
 from tlcompile.features.fingerprint import differs, key_of
 from tlcompile.features.prefix import Rows, gather
 from tlcompile.features.sources import chunk_batches, trainable
+from tlcompile.store.about import About
+from tlcompile.store.blocks import memory_order
 
 FORMAT: Final = 1
 ABOUT, ROWS, LABELS = "features.json", "rows.safetensors", "labels.safetensors"

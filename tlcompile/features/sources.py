@@ -14,7 +14,7 @@ from torch import Tensor
 from tlcompile.data.loading import Pair
 from tlcompile.data.samples import generator
 from tlcompile.features.prefix import Loader, Prefix, Rows, chunks_of, gather, join
-from tlcompile.features.store import FeatureSet
+from tlcompile.store.store import FeatureSet
 
 
 class Source(Protocol):

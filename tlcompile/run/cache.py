@@ -21,7 +21,7 @@ from tlcompile.recipe.sizes import parse_bytes
 from tlcompile.run.say import say, show_number, table_lines
 
 if TYPE_CHECKING:
-    from tlcompile.features.store import Store, StoredSet
+    from tlcompile.store.store import Store, StoredSet
 
 ACTIONS = ("ls", "verify", "gc")
 COLUMNS = ("model", "vertex", "precision", "size", "rows", "bytes", "seconds", "last used", "key")
@@ -48,8 +48,8 @@ def run(options: argparse.Namespace) -> int:
     _refuse_nonsense(options)
     # Here, because they import torch: 1.3 s that --help and a wrong word need not take.
     from tlcompile.features.root import cache_root
-    from tlcompile.features.store import Store
     from tlcompile.recipe.schema import Run
+    from tlcompile.store.store import Store
 
     folder = cache_root() if options.cache is None else Path(options.cache)
     if folder.exists() and not folder.is_dir():

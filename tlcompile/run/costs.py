@@ -77,9 +77,7 @@ def costs_of(recipe: Recipe, model: CompiledModel) -> Costs:
     )
 
 
-def tier_of(
-    recipe: Recipe, model: CompiledModel, device: str, rows: int | None
-) -> Tier | None:
+def tier_of(recipe: Recipe, model: CompiledModel, device: str, rows: int | None) -> Tier | None:
     """Return where the features of a recipe are kept while it trains; None: nowhere.
 
     Args:

@@ -21,7 +21,6 @@ from tlcompile.errors.fitting import (
     WrongArgumentError,
 )
 from tlcompile.errors.run import NotFiniteLossError
-from tlcompile.features.about import About
 from tlcompile.features.batches import Inputs, Labels, Reader, cut
 from tlcompile.features.fingerprint import describe
 from tlcompile.features.hard import Run, harden
@@ -45,6 +44,7 @@ from tlcompile.run.fitting import (
     refuse_other_labels,
     refuse_unless_positive,
 )
+from tlcompile.store.about import About
 from tlcompile.training.loop import EpochRow, Stopping, train_epochs
 from tlcompile.training.proof import FreezeProof
 

@@ -35,7 +35,6 @@ from tlcompile.features.sources import (
     Source,
     compute_rows,
 )
-from tlcompile.features.store import FeatureSet, Store
 from tlcompile.features.tiers import SHARE, Tier, free_bytes
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
@@ -44,6 +43,7 @@ from tlcompile.run.costs import tier_of
 from tlcompile.run.parts import Part, parts_of
 from tlcompile.run.say import progress
 from tlcompile.run.splits import Say, check_readable
+from tlcompile.store.store import FeatureSet, Store
 from tlcompile.zoo.preprocessing import Preprocessing
 
 
@@ -298,7 +298,6 @@ class Features:
             "store": [{"vertex": one.about.vertex, "key": one.about.key} for one in told],
             **report.as_data(),
         }
-
 
     def _say_why_not(self, sets: Sequence[FeatureSet]) -> None:
         """Where the store has the same vertex under another fingerprint, say what differs."""

@@ -14,9 +14,9 @@ import torch
 from stored_rows import about, keys_of, rows_of, same_bits
 from torch import Tensor
 
-from tlcompile.features import blocks
-from tlcompile.features.about import DTYPES, About
-from tlcompile.features.blocks import Block, NotABlockError, open_block, write_block
+from tlcompile.store import blocks
+from tlcompile.store.about import DTYPES, About
+from tlcompile.store.blocks import Block, NotABlockError, open_block, write_block
 
 NUMBERS = range(7)
 

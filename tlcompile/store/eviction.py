@@ -8,8 +8,8 @@ from pathlib import Path
 
 from tlcompile import durable
 from tlcompile.errors.run import RunError, WriteFailedError
-from tlcompile.features.lease import LOCK
-from tlcompile.features.stored import StoredSet
+from tlcompile.store.lease import LOCK
+from tlcompile.store.stored import StoredSet
 
 
 def evict(sets: Sequence[StoredSet], budget: int) -> list[StoredSet]:

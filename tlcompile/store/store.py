@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tlcompile.features.about import FORMAT, About, is_digest
-from tlcompile.features.blocks import listed
-from tlcompile.features.eviction import evict, remove_set, sweep
-from tlcompile.features.feature_set import FeatureSet
-from tlcompile.features.index import Keys
-from tlcompile.features.stored import BadFile, StoredSet, bad_files, look
+from tlcompile.store.about import FORMAT, About, is_digest
+from tlcompile.store.blocks import listed
+from tlcompile.store.eviction import evict, remove_set, sweep
+from tlcompile.store.feature_set import FeatureSet
+from tlcompile.store.index import Keys
+from tlcompile.store.stored import BadFile, StoredSet, bad_files, look
 
 __all__ = ["About", "BadFile", "FeatureSet", "Keys", "Store", "StoredSet"]
 

@@ -19,8 +19,8 @@ from torch import Tensor
 from tlcompile import durable
 from tlcompile.errors.features import CacheFullError, CacheNotWritableError
 from tlcompile.errors.run import DiskFullError, NoPermissionError, RunError, WriteFailedError
-from tlcompile.features.about import ABOUT, DTYPES, About, about_bytes, read_about
-from tlcompile.features.blocks import (
+from tlcompile.store.about import ABOUT, DTYPES, About, about_bytes, read_about
+from tlcompile.store.blocks import (
     Block,
     NotABlockError,
     bits_of,
@@ -30,8 +30,8 @@ from tlcompile.features.blocks import (
     open_block,
     write_block,
 )
-from tlcompile.features.index import KeyIndex, Keys, RowNumbers
-from tlcompile.features.lease import LOCK, wait_for_lock
+from tlcompile.store.index import KeyIndex, Keys, RowNumbers
+from tlcompile.store.lease import LOCK, wait_for_lock
 
 PATIENCE: Final = 30.0  # seconds without progress of another process
 _EVICTIONS: Final = 8  # times in a row that the folder may go while one block is written

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlcompile import durable
-from tlcompile.features.about import DTYPES, FORMAT, About, is_digest
-from tlcompile.features.index import KEY_BYTES, Keys
+from tlcompile.store.about import DTYPES, FORMAT, About, is_digest
+from tlcompile.store.index import KEY_BYTES, Keys
 
 SUFFIX: Final = ".rows"
 PAGE: Final = 4096  # bytes; rows begin at a page, so that a map of them is aligned for every dtype

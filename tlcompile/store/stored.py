@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from tlcompile.features.about import ABOUT, About, read_about
-from tlcompile.features.blocks import (
+from tlcompile.store.about import ABOUT, About, read_about
+from tlcompile.store.blocks import (
     Header,
     NotABlockError,
     is_block_name,
@@ -17,7 +17,7 @@ from tlcompile.features.blocks import (
     read_header,
     verify_block,
 )
-from tlcompile.features.lease import LOCK
+from tlcompile.store.lease import LOCK
 
 _UNKNOWN: Final = "unknown"  # the vertex of a set whose about.json does not say
 

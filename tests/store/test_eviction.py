@@ -28,9 +28,9 @@ from tlcompile import durable
 from tlcompile.durable import leftovers, system
 from tlcompile.errors.features import CacheNotWritableError
 from tlcompile.errors.run import RunError, WriteFailedError
-from tlcompile.features.about import ABOUT
-from tlcompile.features.lease import LOCK
-from tlcompile.features.store import Store
+from tlcompile.store.about import ABOUT
+from tlcompile.store.lease import LOCK
+from tlcompile.store.store import Store
 
 A, B, C = about("a"), about("b"), about("c")
 

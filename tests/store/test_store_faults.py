@@ -28,11 +28,11 @@ from stored_rows import (
 
 from tlcompile import durable
 from tlcompile.errors.features import CacheFullError, CacheNotWritableError
-from tlcompile.features import feature_set
-from tlcompile.features.about import ABOUT, About, about_bytes, read_about
-from tlcompile.features.blocks import NotABlockError
-from tlcompile.features.feature_set import FeatureSet
-from tlcompile.features.store import Store
+from tlcompile.store import feature_set
+from tlcompile.store.about import ABOUT, About, about_bytes, read_about
+from tlcompile.store.blocks import NotABlockError
+from tlcompile.store.feature_set import FeatureSet
+from tlcompile.store.store import Store
 
 A, B, C = about("a"), about("b"), about("c")
 
@@ -102,7 +102,7 @@ def test_a_block_that_cannot_be_read_is_told_and_left(
     def fail(*_values: object) -> Any:
         raise OSError(errno.EIO, "a bad sector")
 
-    monkeypatch.setattr("tlcompile.features.blocks.hashlib.file_digest", fail)
+    monkeypatch.setattr("tlcompile.store.blocks.hashlib.file_digest", fail)
     features = read(tmp_path, A)
     assert features.locate(keys_of([0])).tolist() == [-1]
     assert not features.refresh()

@@ -17,9 +17,9 @@ from stored_rows import about, fill, folder_of, holds, keys_of, rows_of
 
 from tlcompile.durable import Lock, locks, system, take_lock
 from tlcompile.errors.run import NoPermissionError, WriteFailedError
-from tlcompile.features import lease
-from tlcompile.features.lease import LOCK
-from tlcompile.features.store import FeatureSet, Store
+from tlcompile.store import lease
+from tlcompile.store.lease import LOCK
+from tlcompile.store.store import FeatureSet, Store
 
 A = about("a")
 

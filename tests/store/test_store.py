@@ -21,10 +21,11 @@ from stored_rows import (
     same_bits,
 )
 
-from tlcompile.features import blocks, feature_set, prefix
-from tlcompile.features.about import About
-from tlcompile.features.blocks import Block
-from tlcompile.features.store import Store
+from tlcompile.features import prefix
+from tlcompile.store import blocks, feature_set
+from tlcompile.store.about import About
+from tlcompile.store.blocks import Block
+from tlcompile.store.store import Store
 
 A, B, C = about("a"), about("b"), about("c")
 

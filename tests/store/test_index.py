@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stored_rows import keys_of
 
-from tlcompile.features.index import KeyIndex, Keys
+from tlcompile.store.index import KeyIndex, Keys
 
 ALIKE = st.sampled_from([bytes(32), bytes(31) + b"\1", bytes(8) + b"\1" * 24, b"\xff" * 32])
 DIGESTS = st.lists(ALIKE | st.binary(min_size=32, max_size=32), max_size=30)

@@ -1,0 +1,1 @@
+"""Rows found by their fingerprint, in folders that processes share. Knows nothing of models or images."""
