@@ -1,8 +1,8 @@
 """Run the frozen prefix over padded chunks, always of one size. Knows nothing of labels or epochs.
 
 Features depend on the batch shape in the last bits: 1 to 8 images against 32 differ in all rows of
-most models. Padding and the place of a row never matter. So every image, live or cached, in
-training or in prediction, goes through the prefix in a chunk of exactly `chunk_size`.
+most models. Padding never matters, the place of a row only as features/pass_size.py says. So every
+image, live or cached, in training or in prediction, goes through in a chunk of exactly `chunk_size`.
 """
 
 from __future__ import annotations

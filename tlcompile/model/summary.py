@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from tlcompile.graph.flops import flops_of
@@ -173,3 +173,16 @@ def _owner(tensor: str, modules: Collection[str]) -> str | None:
 
 def _has_weights(op: str) -> bool:
     return op in ("call_module", "get_attr")
+
+
+def vertices_behind(ends: Iterable[str], rows: Sequence[VertexRow]) -> list[VertexRow]:
+    """Return these vertices and all that they read, in the order of computation."""
+    by_name = {row.name: row for row in rows}
+    found: set[str] = set()
+    waiting = list(ends)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += by_name[name].reads
+    return [row for row in rows if row.name in found]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from tlcompile.features.tiers import Tier, choose_tier, free_bytes
 from tlcompile.model.compiled import CompiledModel, VertexRow
+from tlcompile.model.summary import vertices_behind
 from tlcompile.recipe.schema import Recipe
 
 FLOAT = 4  # bytes; gradients and optimizers' state are fp32
@@ -61,8 +62,8 @@ class Costs:
 def costs_of(recipe: Recipe, model: CompiledModel) -> Costs:
     """Estimate from a compiled model, which may live on meta."""
     rows = model.summary.vertices
-    inside = _read_by((boundary.vertex for boundary in model.boundary), rows)
-    prefix = [row for row in rows if row.name in inside]
+    prefix = vertices_behind((boundary.vertex for boundary in model.boundary), rows)
+    inside = {row.name for row in prefix}
     suffix = [row for row in rows if row.name not in inside]
     trainable = sum(p.numel() for _, p in model.trainable())
     return Costs(
@@ -101,19 +102,6 @@ def feature_bytes(recipe: Recipe, model: CompiledModel) -> int:
 
 def _numbers_a_parameter(optimizer: Any) -> int:
     return _STATE[optimizer.name] + bool(getattr(optimizer, "momentum", 0))
-
-
-def _read_by(ends: Iterable[str], rows: Sequence[VertexRow]) -> set[str]:
-    """Return the names of these vertices and of all that they read."""
-    by_name = {row.name: row for row in rows}
-    found: set[str] = set()
-    waiting = list(ends)
-    while waiting:
-        name = waiting.pop()
-        if name not in found:
-            found.add(name)
-            waiting += by_name[name].reads
-    return found
 
 
 def _step_flops(suffix: Sequence[VertexRow]) -> int:

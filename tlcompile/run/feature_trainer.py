@@ -24,6 +24,7 @@ from tlcompile.errors.run import NotFiniteLossError
 from tlcompile.features.batches import Inputs, Labels, Reader, cut
 from tlcompile.features.fingerprint import describe
 from tlcompile.features.hard import Run, harden
+from tlcompile.features.pass_size import pass_size
 from tlcompile.features.precision import choose_precision
 from tlcompile.features.prefix import Prefix, Rows, chunks_of
 from tlcompile.features.root import cache_root
@@ -58,7 +59,8 @@ class FeatureTrainer:
 
     Attributes:
         model: The compiled model.
-        batch_size: Samples a pass of the frozen part; fewer are padded.
+        batch_size: Samples a pass of the frozen part; fewer are padded. More than was asked for
+            where a row would else depend on its place (features/pass_size.py).
         precision: Of the frozen part: exact, fp32-fused or fast.
     """
 
@@ -80,8 +82,9 @@ class FeatureTrainer:
         _refuse_unfit(model, batch_size, precision)
         exactly()
         self.model = model
-        self.batch_size = batch_size
         self.precision = choose_precision(precision, self.device, cache_root())
+        exact = self.precision == "exact"
+        self.batch_size = pass_size(model, batch_size, self.device) if exact else batch_size
         self._hard: Run | None = None
         self._hardened_for: tuple[str, ...] = ()
 

@@ -21,6 +21,7 @@ from tlcompile.features.augment import AugmentedSource
 from tlcompile.features.extract import Report, extract, missing
 from tlcompile.features.fingerprint import describe, describe_pixels, differs
 from tlcompile.features.hard import harden
+from tlcompile.features.pass_size import pass_size
 from tlcompile.features.pixels import StoredPixels
 from tlcompile.features.precision import choose_precision
 from tlcompile.features.prefix import Loader, Prefix
@@ -60,6 +61,7 @@ class Features:
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
+        pass_size: Images a pass.
         told: What the record says of it.
     """
 
@@ -78,6 +80,8 @@ class Features:
         word = precision or recipe.features.precision
         off = recipe.features.cache == "off"  # then nothing is written outside the run's folder
         self.precision = choose_precision(word, device, None if off else self.root)
+        size, exact = recipe.features.batch_size, self.precision == "exact"
+        self.pass_size = pass_size(model, size, device) if exact else size
         self.tier: Tier | None = None
         self.told: dict[str, Any] = {"precision": self.precision}
 
@@ -120,8 +124,10 @@ class Features:
         report, found = Report(), {}
         for part in parts:
             load = self._loader(part, digests[part.name], pixels)
-            wanted = missing(sets, keys[part.name]) // part.views if part.name in keys else None
-            self._note(part, wanted)
+            if part.name in keys:
+                self._note(part, missing(sets, keys[part.name]) // part.views)
+            else:
+                self._note(part, missing(pixels, digests[part.name]) if pixels else None)
             if part.name in keys:
                 report += self._extract(part, sets, keys[part.name], load, prefix)
                 found[part.name] = self._kept(part, sets, keys[part.name])
@@ -136,7 +142,7 @@ class Features:
         abouts = describe(
             self.model,
             preprocessing=self.preprocessing,
-            chunk_size=self.recipe.features.batch_size,
+            chunk_size=self.pass_size,
             precision=self.precision,
             device=self.device,
         )
@@ -173,11 +179,10 @@ class Features:
 
     def _prefix(self, rows: int) -> Prefix:
         """Return the frozen part as the recipe wants it computed, for so many rows."""
-        size = self.recipe.features.batch_size
         hard = None
         if rows and self.precision != "exact" and self.model.boundary:
             hard = harden(self.model, self.precision, self.device, images=rows, say=self.say)
-        return Prefix(self.model, size, self.device, hard)
+        return Prefix(self.model, self.pass_size, self.device, hard)
 
     def _loader(self, part: Part, digests: Keys | None, pixels: Sequence[FeatureSet]) -> Loader:
         """Return what reads a split's images, each in its view."""

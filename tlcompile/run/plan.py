@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
+from tlcompile.features.pass_size import pass_size
 from tlcompile.features.tiers import Tier
 from tlcompile.graph.split import Boundary
 from tlcompile.model.compiled import CompiledModel, TensorRow, VertexRow
@@ -143,7 +146,7 @@ def make_plan(
         tier=tier_of(recipe, model, device_type(recipe), kept),
         not_cacheable=model.not_cacheable,
         costs=costs_of(recipe, model),
-        notes=(*summary.notes, *_notes(recipe)),
+        notes=(*summary.notes, *_pass_note(recipe, model), *_notes(recipe)),
     )
 
 
@@ -183,6 +186,16 @@ def _rows_of_features(recipe: Recipe, images: Mapping[str, int] | None) -> int |
         return None
     views = (recipe.features.views or 1) if recipe.data.augment.train else 1
     return images.get("train", 0) * views + images.get("val", 0) + images.get("test", 0)
+
+
+def _pass_note(recipe: Recipe, model: CompiledModel) -> list[str]:
+    """Say where a pass has more images than the recipe asks for."""
+    asked = recipe.features.batch_size
+    if not model.boundary or recipe.features.precision != "exact":
+        return []
+    size = pass_size(model, asked, torch.device(device_type(recipe)))
+    why = f"with {asked} (features.batch_size) the last bits of a row would depend on its place"
+    return [f"the frozen part takes {size} images a pass: {why}"] if size != asked else []
 
 
 def _notes(recipe: Recipe) -> list[str]:

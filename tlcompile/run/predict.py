@@ -18,6 +18,7 @@ from tlcompile.data.loading import load_images
 from tlcompile.durable.files import write_file
 from tlcompile.errors.data import NoImagesError
 from tlcompile.errors.finding import MissingImageError
+from tlcompile.features.pass_size import pass_size
 from tlcompile.features.prefix import Prefix, chunks_of
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
@@ -94,10 +95,10 @@ def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Te
     keep_freed_memory()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device).eval()
-    prefix = Prefix(model, bundle.chunk_size, device)
+    prefix = Prefix(model, pass_size(model, bundle.chunk_size, device), device)
     parts = []
     with progress("images", len(paths)) as advance:
-        for chunk in chunks_of(range(len(paths)), bundle.chunk_size):
+        for chunk in chunks_of(range(len(paths)), prefix.chunk_size):
             images = load_images(samples, chunk, bundle.preprocessing, workers=workers)
             with torch.no_grad():
                 logits = model.suffix(*prefix(images))
