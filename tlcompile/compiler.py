@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from torch import nn
 
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.graph import AlreadyCompiledError
-from tlcompile.graph.model_graph import ModelGraph, graph_of_base
+from tlcompile.graph.model_graph import ModelGraph, Tap, graph_of_base
 from tlcompile.graph.settle import settled
 from tlcompile.graph.shapes import record_shapes
 from tlcompile.graph.split import split_frozen
@@ -17,7 +20,7 @@ from tlcompile.model.saved import load_saved
 from tlcompile.model.summary import survey
 from tlcompile.model.weights import fill
 from tlcompile.passes.pipeline import run_passes
-from tlcompile.passes.plan import passes_for
+from tlcompile.passes.plan import freeze_marks, passes_for
 from tlcompile.recipe.load import complete
 from tlcompile.recipe.schema import Recipe
 from tlcompile.zoo.base import BaseModel
@@ -56,10 +59,45 @@ def compile_opened(
     recipe: Recipe, opened: BaseModel, num_classes: int | None, *, real: bool = True
 ) -> CompiledModel:
     """Compile with a base that is open and gives its tensors away; not `real`: on meta."""
+    return compile_together([recipe], opened, num_classes, real=real)
+
+
+def compile_together(
+    recipes: Sequence[Recipe], opened: BaseModel, num_classes: int | None, *, real: bool = True
+) -> CompiledModel:
+    """Compile recipes that differ in what they freeze: the prefix computes the boundary of each.
+
+    One pass over an image gives the rows of all of them, and nothing else is computed. Each row has
+    the key, and in `exact` the bits, that its own recipe gives it.
+
+    Args:
+        recipes: Of one base. The edits are those of the first; a frozen part that another one edits
+            in its own way has another key, and that recipe computes it itself.
+        opened: The base; it gives its tensors away.
+        num_classes: As for `compile_opened`.
+        real: Else on meta.
+    """
+    first = recipes[0]
     model_graph, module = start(opened, real=real)
     if opened.run and real:
-        load_saved(module, opened.run, recipe.where(("base", "run")))
-    return _edited(recipe, model_graph, num_classes, opened, module if real else None)
+        load_saved(module, opened.run, first.where(("base", "run")))
+    if len(recipes) > 1:
+        for recipe in recipes:
+            _tap(recipe.phases()[0], model_graph)
+    return _edited(first, model_graph, num_classes, opened, module if real else None)
+
+
+def _tap(recipe: Recipe, model_graph: ModelGraph) -> None:
+    """Note what a recipe freezes, and freeze it here, too: it stays in eval mode."""
+    tap = Tap(frozenset(), frozenset())
+    marked = replace(model_graph.at(tap), notes=[])
+    try:
+        run_passes(marked, freeze_marks(recipe))
+    except TLCompileError as error:
+        raise error.at(recipe.where(error.key)) from error.__cause__
+    model_graph.taps.append(Tap(frozenset(marked.frozen), frozenset(marked.frozen_alone)))
+    model_graph.frozen |= marked.frozen
+    model_graph.frozen_alone |= marked.frozen_alone
 
 
 def start(opened: BaseModel, *, real: bool = False) -> tuple[ModelGraph, nn.Module]:

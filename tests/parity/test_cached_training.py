@@ -64,7 +64,39 @@ def one_thread() -> Iterator[None]:
 def test_training_on_stored_rows_is_live_training(
     tmp_path: Path, record_property: Callable[[str, str], None], name: str
 ) -> None:
-    model = frozen_in_the_middle(name)
+    stages = stages_of(name)
+    sets = check(tmp_path, name, point_of(name, stages[len(stages) // 2]))
+    record_property("stored", told(sets))
+
+
+# Between stages several tensors are alive. How many, and how many of them lie permuted:
+BETWEEN = {
+    "lraspp_mobilenet_v3_large": ("head", 2, 0),
+    "shufflenet_v2_x0_5": ("stage3.0.branch1", 2, 0),
+    "densenet121": ("features.denseblock3.denselayer3", 4, 0),
+    "vit_b_32": ("encoder.layers.encoder_layer_5.ln_1", 2, 0),
+    "swin_t": ("features.3.0.norm1", 2, 0),
+    "convnext_tiny": ("features.3.1.block.0", 2, 1),
+}
+
+
+@pytest.mark.parametrize(
+    "name", [n if n in QUICK[:1] else pytest.param(n, marks=pytest.mark.slow) for n in BETWEEN]
+)
+def test_several_tensors_cross(
+    tmp_path: Path, record_property: Callable[[str, str], None], name: str
+) -> None:
+    point, crossing, permuted = BETWEEN[name]
+    sets = check(tmp_path, name, point)
+    assert len(sets) == crossing
+    assert sum(not one.gather([0, 1]).is_contiguous() for one in sets) == permuted
+    record_property("stored", told(sets))
+
+
+def check(root: Path, name: str, point: str | dict[str, int]) -> list[FeatureSet]:
+    """Train live and on stored rows from the same start; compare losses and tensors to the bit."""
+    head = "auto" if name in CLASSIFIERS else "keep"
+    model = compiled_at(name, plain_model(name), point, head=head, classes=CLASSES)
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     samples = torch.randn(SAMPLES, *shape_of(name), generator=torch.Generator().manual_seed(2))
     labels = torch.arange(SAMPLES) % CLASSES
@@ -78,11 +110,10 @@ def test_training_on_stored_rows_is_live_training(
     trained_live = outcome(model, live)
     model.load_state_dict(start)
     keys = keys_of(samples)
-    sets = stored(tmp_path, prefix, load, keys)
+    sets = stored(root, prefix, load, keys)
     faults = misplaced(prefix, samples, sets, keys)
     kept = KeptSource(InStore(sets, [one.locate(keys) for one in sets], CPU), labels)
     faults += unequal(trained_live, outcome(model, kept))
-    record_property("stored", told(sets, prefix(samples)))
     if faults:
         model.load_state_dict(start)
         if itself := unequal(trained_live, outcome(model, live)):
@@ -90,14 +121,7 @@ def test_training_on_stored_rows_is_live_training(
     assert not faults
     assert any(not torch.equal(start[key], t) for key, t in model.state_dict().items())
     gc.collect()
-
-
-def frozen_in_the_middle(name: str) -> CompiledModel:
-    """Compile a model with a frozen part up to the middle one of its stages."""
-    stages = stages_of(name)
-    head = "auto" if name in CLASSIFIERS else "keep"
-    where = point_of(name, stages[len(stages) // 2])
-    return compiled_at(name, plain_model(name), where, head=head, classes=CLASSES)
+    return sets
 
 
 def keys_of(samples: Tensor) -> Keys:
@@ -137,10 +161,13 @@ def misplaced(prefix: Prefix, samples: Tensor, sets: Sequence[FeatureSet], keys:
     return faults
 
 
-def told(sets: Sequence[FeatureSet], rows: Sequence[Tensor]) -> str:
+def told(sets: Sequence[FeatureSet]) -> str:
     """Return what crosses the freeze point, in one line."""
-    layouts = ["" if row.is_contiguous() else " permuted" for row in rows]
-    parts = [f"{s.about.vertex} {s.about.shape}{t}" for s, t in zip(sets, layouts, strict=True)]
+    parts = [
+        f"{one.about.vertex} {one.about.shape}"
+        f"{'' if one.gather([0, 1]).is_contiguous() else ' permuted'}"
+        for one in sets
+    ]
     return f"{len(sets)} sets, {sum(s.row_bytes for s in sets):,} bytes a row: {', '.join(parts)}"
 
 

@@ -115,7 +115,11 @@ def _computation(model: CompiledModel, boundary: Boundary, canonical: Canonical)
 
 
 def _used(model: CompiledModel, boundary: Boundary) -> tuple[dict[str, nn.Module], dict[str, Any]]:
-    """Return the modules that a boundary's program calls, those inside them, and all their tensors."""
+    """Return the modules that a boundary's program calls, those inside them, and all their tensors.
+
+    But for what stands inside and is a vertex of its own: whether that is frozen, too, is another
+    boundary's business.
+    """
     tree = model.tree
     path_of = {id(module): path for path, module in tree.named_modules()}
     held = {target: attribute_at(tree, target) for target in boundary.targets}
@@ -123,7 +127,7 @@ def _used(model: CompiledModel, boundary: Boundary) -> tuple[dict[str, nn.Module
         path_of[id(module)]: module
         for target, found in held.items()
         if isinstance(found, nn.Module)
-        for module in own_modules(tree, target, model.frozen.awake)
+        for module in own_modules(tree, target, model.targets)
     }
     tensors = {name: v for name, v in held.items() if not isinstance(v, nn.Module)}
     for path, module in modules.items():

@@ -22,7 +22,8 @@ from tlcompile.errors.base import one_line
 from tlcompile.errors.precision import NotHardenedError
 from tlcompile.features.folded import channels_last, copy_prefix, fold_norms, round_matrices
 from tlcompile.features.graphed import Graphed
-from tlcompile.features.prefix import Rows
+from tlcompile.features.pass_size import pass_size
+from tlcompile.features.prefix import Prefix, Rows
 from tlcompile.model.compiled import CompiledModel
 
 EXACT, FUSED, FAST = "exact", "fp32-fused", "fast"
@@ -42,6 +43,31 @@ PROVED = 2  # images of the first chunk
 # GFLOP for mobilenet_v3_small. So it pays from 0.8e13 to 2.3e13 FLOPs on: 2,500 images of resnet50.
 # CUDA: not measured here; timm's figures for resnet50 (4,218 to 8,237 images/s) and 40 s.
 COMPILE_PAYS = {"cpu": 2e13, "cuda": 3e15}
+
+
+def open_prefix(
+    model: CompiledModel,
+    batch_size: int,
+    precision: str,
+    device: torch.device,
+    *,
+    images: int,
+    say: Say = lambda _line: None,
+) -> Prefix:
+    """Return the frozen part, ready to be run in a precision.
+
+    Args:
+        model: The compiled model, on the device.
+        batch_size: Images a pass; in exact more where a row would depend on its place.
+        precision: exact, fp32-fused or fast.
+        device: Where to compute.
+        images: How many will come.
+        say: Takes a line for the user, where something has to be done more slowly.
+    """
+    if precision == EXACT:
+        return Prefix(model, pass_size(model, batch_size, device), device)
+    hard = harden(model, precision, device, images=images, say=say) if model.boundary else None
+    return Prefix(model, batch_size, device, hard)
 
 
 def harden(

@@ -7,8 +7,8 @@ before it.
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -148,6 +148,17 @@ def _cut_behind(graph: fx.Graph, inside: set[fx.Node], dependent: set[fx.Node]) 
         frozenset(again),
         tuple(n for n in crossing if n in again and n in dependent),
     )
+
+
+def together(graph: fx.Graph, cuts: Sequence[Cut]) -> Cut:
+    """Return one cut behind which all of these lie; the rows of each of them cross.
+
+    What is read behind all of them is read behind one, so the suffix needs no rows but theirs.
+    """
+    inside = set().union(*(cut.inside for cut in cuts))
+    rows = {node for cut in cuts for node in cut.rows}
+    last = _cut_behind(graph, inside, _dependent(graph))
+    return replace(last, rows=tuple(node for node in graph.nodes if node in rows))
 
 
 def is_rows(node: fx.Node) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -26,6 +26,19 @@ FED = "fed"  # node.meta key: what stands in, by `feeds`, for each vertex that i
 EDITED = "edited"  # node.meta key: the line of the recipe because of which its inputs changed
 
 
+@dataclass(frozen=True)
+class Tap:
+    """Another freeze point of the same model, whose boundary is computed in the same pass.
+
+    Attributes:
+        frozen: Names of the vertices that are frozen there.
+        frozen_alone: Those that do not learn there while gradients pass through them.
+    """
+
+    frozen: frozenset[str]
+    frozen_alone: frozenset[str]
+
+
 @dataclass
 class ModelGraph:
     """What the passes edit.
@@ -40,6 +53,7 @@ class ModelGraph:
         builders: For each new module or bare parameter, by target: builds it with real tensors.
         frozen: Names of frozen vertices; gradients and statistics stop here.
         frozen_alone: Names of vertices that do not learn while gradients pass through them.
+        taps: Freeze points behind which the cut lies; none: behind what is frozen, all at once.
         dropped: Vertices that an edit took away, with the reason.
         notes: Sentences for the plan.
         dtypes: Of inputs that are not float32, in torch's words.
@@ -55,6 +69,7 @@ class ModelGraph:
     builders: dict[str, Builder | ResizedParameter] = field(default_factory=dict)
     frozen: set[str] = field(default_factory=set)
     frozen_alone: set[str] = field(default_factory=set)
+    taps: list[Tap] = field(default_factory=list)
     dropped: dict[str, str] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     dtypes: dict[str, str] = field(default_factory=dict)
@@ -63,6 +78,10 @@ class ModelGraph:
     def vertices(self) -> Iterator[fx.Node]:
         """Yield every vertex in the order of computation; the output node is none."""
         return (node for node in self.graph.nodes if node.op != "output")
+
+    def at(self, tap: Tap) -> ModelGraph:
+        """Return the same graph and modules with what is frozen at another freeze point."""
+        return replace(self, frozen={*tap.frozen}, frozen_alone={*tap.frozen_alone}, taps=[])
 
     def output(self) -> fx.Node:
         """Return the node that returns."""

@@ -22,6 +22,7 @@ def settled(model_graph: ModelGraph) -> ModelGraph:
         builders={},
         frozen=set(),
         frozen_alone=set(),
+        taps=[],
         dropped={},
         notes=[],
     )

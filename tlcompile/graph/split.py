@@ -16,7 +16,7 @@ from torch import Tensor, fx
 from torch.utils import _pytree as pytree
 
 from tlcompile.errors.base import listed
-from tlcompile.graph.cut import Cut, bytes_of, find_cut, leaf_pairs, line_of
+from tlcompile.graph.cut import Cut, bytes_of, find_cut, leaf_pairs, line_of, together
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import VERTEX, name_of
 from tlcompile.graph.program import Program, owned, program_alone, program_of
@@ -77,15 +77,17 @@ class NotCacheable:
 
 
 def split_frozen(model_graph: ModelGraph) -> Split | NotCacheable | None:
-    """Cut behind the frozen vertices; None where nothing that computes is frozen."""
+    """Cut behind the frozen vertices; None where nothing that computes is frozen.
+
+    Where the graph has taps, the boundary is that of each of them, and of nothing else.
+    """
     graph = model_graph.graph
-    cut = find_cut(model_graph)
-    if cut is None:
-        return None
-    if all(node.op == "placeholder" for node in cut.rows) and not cut.missed:
-        return None
-    if cut.missed and not any(owned(model_graph.module, n) for n in ancestors(cut.rows)):
-        return NotCacheable(_reason(cut))
+    views = [model_graph.at(tap) for tap in model_graph.taps] or [model_graph]
+    found = [_kept(view) for view in views]
+    cuts = [one for one in found if isinstance(one, Cut)]
+    if not cuts:
+        return next((one for one in found if isinstance(one, NotCacheable)), None)
+    cut = cuts[0] if len(cuts) == 1 else together(graph, cuts)
     suffix, known = _suffix_graph(graph, cut)
     boundary = tuple(_boundary(node) for node in cut.rows)
     prefix = program_of(graph, "prefix", output=cut.rows)
@@ -94,6 +96,18 @@ def split_frozen(model_graph: ModelGraph) -> Split | NotCacheable | None:
         return Split(prefix, program_of(suffix, "suffix"), boundary, notes=notes)
     evaluated = program_of(suffix, "suffix", output=known[model_graph.eval_output])
     return Split(prefix, evaluated, boundary, program_of(suffix, "suffix_train"), notes)
+
+
+def _kept(model_graph: ModelGraph) -> Cut | NotCacheable | None:
+    """Find the cut behind what is frozen, if anything before it is worth keeping."""
+    cut = find_cut(model_graph)
+    if cut is None:
+        return None
+    if all(node.op == "placeholder" for node in cut.rows) and not cut.missed:
+        return None
+    if cut.missed and not any(owned(model_graph.module, n) for n in ancestors(cut.rows)):
+        return NotCacheable(_reason(cut))
+    return cut
 
 
 def _reason(cut: Cut) -> str:

@@ -215,8 +215,7 @@ class Half(TreeModule):
         programs = model._parts.programs
         named = [{*programs[n].targets} for n in (evaluating, training) if n in programs]
         used = frozenset().union(*named)
-        every = frozenset().union(*(program.targets for program in programs.values()))
-        tree = part_of(model.tree, used, every - used)
+        tree = part_of(model.tree, used, model.targets - used)
         modules, tensors = dict(tree.named_modules()).keys(), tree.state_dict().keys()
         frozen = model.frozen
         within = Frozen(frozen.modules & modules, frozen.tensors & tensors, frozen.awake & modules)
@@ -273,6 +272,12 @@ class CompiledModel(TreeModule):
     def tree(self) -> nn.Module:
         """The bare module tree, in which nothing of ours stands before a child of the same name."""
         return self._root
+
+    @property
+    def targets(self) -> frozenset[str]:
+        """The places in the tree of all modules and tensors that are vertices."""
+        every = (program.targets for program in self._parts.programs.values())
+        return frozenset().union(*every)
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:

@@ -50,12 +50,6 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
     raise_problems(e.at(recipe.where(e.key)) for e in unused)
     logits = _known_logits(recipe, base, num_classes)
     seed = recipe.fine_tune.seed
-    points = tuple(map(as_point, recipe.freeze.upto))
-    marks: list[Pass] = [FreezeUpto(points=points, key=("freeze", "upto"))]
-    marks += [
-        FreezeOnly(vertex=as_point(v), key=("freeze", "only", i))
-        for i, v in enumerate(recipe.freeze.only)
-    ]
     edits: list[Pass] = [
         AddInput(vertex=name, shape=i.shape, dtype=i.dtype, key=("inputs", name))
         for name, i in recipe.inputs.items()
@@ -84,8 +78,19 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
     if recipe.outputs or edits:
         edits.append(SetOutputs(vertices=recipe.outputs or (), key=("outputs",)))
         edits.append(DropDeadVertices(key=("outputs",)))
+    points = map(as_point, recipe.freeze.upto)
     words = tuple(":".join(p) if isinstance(p, tuple) else p for p in points)
-    return (*marks, *edits, CheckFrozen(points=words, key=("freeze", "upto")))
+    return (*freeze_marks(recipe), *edits, CheckFrozen(points=words, key=("freeze", "upto")))
+
+
+def freeze_marks(recipe: Recipe) -> list[Pass]:
+    """Return the passes that mark what is frozen; they read the base, before any edit."""
+    points = tuple(map(as_point, recipe.freeze.upto))
+    alone = [
+        FreezeOnly(vertex=as_point(v), key=("freeze", "only", i))
+        for i, v in enumerate(recipe.freeze.only)
+    ]
+    return [FreezeUpto(points=points, key=("freeze", "upto")), *alone]
 
 
 def _additions(

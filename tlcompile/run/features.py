@@ -20,8 +20,7 @@ from tlcompile.errors.run import RunError
 from tlcompile.features.augment import AugmentedSource
 from tlcompile.features.extract import Report, extract, missing
 from tlcompile.features.fingerprint import describe, describe_pixels, differs
-from tlcompile.features.hard import harden
-from tlcompile.features.pass_size import pass_size
+from tlcompile.features.hard import open_prefix
 from tlcompile.features.pixels import StoredPixels
 from tlcompile.features.precision import choose_precision
 from tlcompile.features.prefix import Loader, Prefix
@@ -61,7 +60,6 @@ class Features:
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
-        pass_size: Images a pass.
         told: What the record says of it.
     """
 
@@ -80,8 +78,6 @@ class Features:
         word = precision or recipe.features.precision
         off = recipe.features.cache == "off"  # then nothing is written outside the run's folder
         self.precision = choose_precision(word, device, None if off else self.root)
-        size, exact = recipe.features.batch_size, self.precision == "exact"
-        self.pass_size = pass_size(model, size, device) if exact else size
         self.tier: Tier | None = None
         self.told: dict[str, Any] = {"precision": self.precision}
 
@@ -142,7 +138,7 @@ class Features:
         abouts = describe(
             self.model,
             preprocessing=self.preprocessing,
-            chunk_size=self.pass_size,
+            chunk_size=self._prefix(0).chunk_size,
             precision=self.precision,
             device=self.device,
         )
@@ -179,10 +175,8 @@ class Features:
 
     def _prefix(self, rows: int) -> Prefix:
         """Return the frozen part as the recipe wants it computed, for so many rows."""
-        hard = None
-        if rows and self.precision != "exact" and self.model.boundary:
-            hard = harden(self.model, self.precision, self.device, images=rows, say=self.say)
-        return Prefix(self.model, self.pass_size, self.device, hard)
+        size = self.recipe.features.batch_size
+        return open_prefix(self.model, size, self.precision, self.device, images=rows, say=self.say)
 
     def _loader(self, part: Part, digests: Keys | None, pixels: Sequence[FeatureSet]) -> Loader:
         """Return what reads a split's images, each in its view."""

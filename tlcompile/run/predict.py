@@ -18,8 +18,9 @@ from tlcompile.data.loading import load_images
 from tlcompile.durable.files import write_file
 from tlcompile.errors.data import NoImagesError
 from tlcompile.errors.finding import MissingImageError
-from tlcompile.features.pass_size import pass_size
-from tlcompile.features.prefix import Prefix, chunks_of
+from tlcompile.features.hard import EXACT, open_prefix
+from tlcompile.features.prefix import chunks_of
+from tlcompile.features.sources import trainable
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.freed_memory import keep_freed_memory
@@ -95,13 +96,15 @@ def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Te
     keep_freed_memory()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device).eval()
-    prefix = Prefix(model, pass_size(model, bundle.chunk_size, device), device)
+    precision = bundle.record.get("precision", EXACT)  # as the trainable part has learned
+    size, count = bundle.chunk_size, len(paths)
+    prefix = open_prefix(model, size, precision, device, images=count)
     parts = []
     with progress("images", len(paths)) as advance:
         for chunk in chunks_of(range(len(paths)), prefix.chunk_size):
             images = load_images(samples, chunk, bundle.preprocessing, workers=workers)
             with torch.no_grad():
-                logits = model.suffix(*prefix(images))
+                logits = model.suffix(*trainable(prefix(images)))
             parts.append(probabilities(bundle.task, logits).cpu())
             advance(len(chunk))
     return torch.cat(parts)
