@@ -89,8 +89,7 @@ def compile_together(
 
 def _tap(recipe: Recipe, model_graph: ModelGraph) -> None:
     """Note what a recipe freezes, and freeze it here, too: it stays in eval mode."""
-    tap = Tap(frozenset(), frozenset())
-    marked = replace(model_graph.at(tap), notes=[])
+    marked = replace(model_graph, frozen=set(), frozen_alone=set(), notes=[])
     try:
         run_passes(marked, freeze_marks(recipe))
     except TLCompileError as error:

@@ -133,7 +133,9 @@ def test_a_block_is_committed_when_it_is_large_or_took_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert blocks_of(tmp_path / "one", monkeypatch) == 1
-    assert blocks_of(tmp_path / "large", monkeypatch, BLOCK_BYTES=8 * A.row_bytes) == 2
+    small = {"BLOCK_BYTES": 8 * A.row_bytes}
+    assert blocks_of(tmp_path / "large", monkeypatch, **small, BLOCK_ROWS=1) == 2
+    assert blocks_of(tmp_path / "rows", monkeypatch, **small, BLOCK_ROWS=16) == 1
     assert blocks_of(tmp_path / "long", monkeypatch, BLOCK_SECONDS=0.0) == 4
 
 

@@ -28,6 +28,7 @@ from tlcompile.data.loading import Pair
 from tlcompile.features.extract import extract
 from tlcompile.features.fingerprint import describe
 from tlcompile.features.layout import memory_order
+from tlcompile.features.pass_size import pass_size
 from tlcompile.features.prefix import Loader, Prefix
 from tlcompile.features.sources import InStore, KeptSource, LiveSource, Source
 from tlcompile.model.compiled import CompiledModel
@@ -37,10 +38,7 @@ from tlcompile.training.proof import FreezeProof
 
 NAMES = [*CLASSIFIERS, *SEGMENTATION, *VIDEO]
 QUICK = ["shufflenet_v2_x0_5", "squeezenet1_0", "lraspp_mobilenet_v3_large"]
-SAMPLES, CHUNK, BATCH, EPOCHS = 6, 4, 3, 2  # the last chunk is short, and no batch is a chunk
-# SiLU and sigmoid compute the last `numel % 32` numbers of a tensor, and of each thread's share, by
-# another formula: in an EfficientNet the bits of a row depend on its place in a small chunk.
-WHOLE_VECTORS = 32
+SAMPLES, CHUNK, BATCH, EPOCHS = 6, 4, 3, 2  # a short last chunk; no batch is one
 CLASSES = 7
 CPU = torch.device("cpu")
 
@@ -52,6 +50,7 @@ def quick_disk(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def one_thread() -> Iterator[None]:
+    """With many threads a pass has hundreds of images: see features/pass_size.py."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -67,6 +66,12 @@ def test_training_on_stored_rows_is_live_training(
     stages = stages_of(name)
     sets = check(tmp_path, name, point_of(name, stages[len(stages) // 2]))
     record_property("stored", told(sets))
+
+
+@pytest.mark.slow
+def test_three_threads_share_unevenly(tmp_path: Path) -> None:
+    torch.set_num_threads(3)  # rows of a pass of 32 depend on their place
+    check(tmp_path, "efficientnet_b0", "stage3")
 
 
 # Between stages several tensors are alive. How many, and how many of them lie permuted:
@@ -100,8 +105,7 @@ def check(root: Path, name: str, point: str | dict[str, int]) -> list[FeatureSet
     start = {key: tensor.clone() for key, tensor in model.state_dict().items()}
     samples = torch.randn(SAMPLES, *shape_of(name), generator=torch.Generator().manual_seed(2))
     labels = torch.arange(SAMPLES) % CLASSES
-    chunk_size = WHOLE_VECTORS if name.startswith("efficientnet") else CHUNK
-    prefix = Prefix(model, chunk_size, CPU)
+    prefix = Prefix(model, pass_size(model, CHUNK, CPU), CPU)
 
     def load(pairs: Sequence[Pair]) -> Tensor:
         return samples[[sample for sample, _view in pairs]]
@@ -144,7 +148,8 @@ def stored(root: Path, prefix: Prefix, load: Loader, keys: Keys) -> list[Feature
         assert one.refresh()
         assert (one.locate(keys) >= 0).all()
         (on_disk,) = (found for found in Store(root).sets() if found.about.key == about.key)
-        assert (on_disk.rows, on_disk.blocks) == (SAMPLES, 2)
+        assert on_disk.rows == SAMPLES
+        assert on_disk.blocks >= 2, "a slow machine commits every few seconds"
     return sets
 
 

@@ -55,7 +55,7 @@ def split(root: Path) -> Path:
 
 def many_blocks() -> None:
     """Make blocks small; an argument for monkeypatch would not reach a forked child."""
-    extract.BLOCK_BYTES = BLOCK_ROWS * ROW_BYTES
+    extract.BLOCK_BYTES, extract.BLOCK_ROWS = BLOCK_ROWS * ROW_BYTES, 1
 
 
 def net() -> TinyNet:

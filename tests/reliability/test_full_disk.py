@@ -70,7 +70,8 @@ for _name in METHODS:
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extract, "BLOCK_BYTES", extract.BLOCK_BYTES)  # put back at the end
+    for name in ("BLOCK_BYTES", "BLOCK_ROWS"):
+        monkeypatch.setattr(extract, name, getattr(extract, name))  # put back at the end
     many_blocks()
 
 

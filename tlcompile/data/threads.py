@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from itertools import islice
 from typing import TypeVar
 
 A = TypeVar("A")
 B = TypeVar("B")
+
+AHEAD = 16  # works a thread that wait; Executor.map's futures for 100,000 images take 180 MB
 
 
 def in_order(work: Callable[[A], B], given: Iterable[A], workers: int) -> Iterator[B]:
@@ -23,7 +27,18 @@ def in_order(work: Callable[[A], B], given: Iterable[A], workers: int) -> Iterat
         given: To what.
         workers: Threads; 0 or 1 for none.
     """
-    return map(work, given) if workers <= 1 else _threads(workers).map(work, given)
+    if workers <= 1:
+        yield from map(work, given)
+        return
+    rest, threads = iter(given), _threads(workers)
+    waiting = deque(threads.submit(work, one) for one in islice(rest, AHEAD * workers))
+    try:
+        while waiting:
+            yield waiting.popleft().result()
+            waiting.extend(threads.submit(work, one) for one in islice(rest, 1))
+    finally:
+        for task in waiting:
+            task.cancel()
 
 
 @cache

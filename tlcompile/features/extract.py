@@ -25,7 +25,8 @@ from tlcompile.features.sources import pairs_at
 from tlcompile.recipe.sizes import show_bytes
 from tlcompile.store.store import FeatureSet, Keys
 
-BLOCK_BYTES = 32 * 2**20  # of all boundaries together; memory that filling a block may take
+BLOCK_BYTES = 8 * 2**20  # of all boundaries together; filling a block takes three times as much
+BLOCK_ROWS = 64  # at least, so that large rows do not make a file of each few
 BLOCK_SECONDS = 10.0  # work that a kill may cost, and how soon others see progress
 
 
@@ -48,7 +49,8 @@ class BlockWriter:
         self._keys.append(keys)
         self._rows.append(tuple(tensor.cpu() for tensor in rows))
         self._bytes += sum(tensor.numel() * tensor.element_size() for tensor in rows)
-        if self._bytes >= BLOCK_BYTES or time.monotonic() - self._since >= BLOCK_SECONDS:
+        enough = self._bytes >= BLOCK_BYTES and sum(map(len, self._keys)) >= BLOCK_ROWS
+        if enough or time.monotonic() - self._since >= BLOCK_SECONDS:
             self.flush()
 
     def flush(self) -> None:
@@ -132,9 +134,14 @@ def missing(sets: Sequence[FeatureSet], keys: Keys) -> np.ndarray:
     for one in sets:
         absent |= one.locate(keys) < 0
     places = np.flatnonzero(absent)
-    _, first = np.unique(keys[places], axis=0, return_index=True)
+    _, first = np.unique(whole(keys[places]), return_index=True)
     kept: np.ndarray = places[np.sort(first)]
     return kept
+
+
+def whole(keys: Keys) -> np.ndarray:
+    """Return each key as one value: np.unique copies rows of bytes several times."""
+    return np.ascontiguousarray(keys).view(f"V{keys.shape[1]}").ravel()
 
 
 def extract(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tlcompile.errors.features import CacheFullError, OverBudgetError
-from tlcompile.features.extract import missing
+from tlcompile.features.extract import missing, whole
 from tlcompile.store.store import FeatureSet, Keys, Store
 
 Wanted = Sequence[tuple[FeatureSet, Keys]]
@@ -31,7 +31,7 @@ def make_room(store: Store, wanted: Wanted, budget: int) -> None:
     needed = sum(one.row_bytes * len(missing([one], keys)) for one, keys in wanted)
     if not needed:
         return
-    total = sum(one.row_bytes * len(np.unique(keys, axis=0)) for one, keys in wanted)
+    total = sum(one.row_bytes * len(np.unique(whole(keys))) for one, keys in wanted)
     if total > budget:
         raise OverBudgetError(path=store.cache, needed_bytes=total, budget_bytes=budget)
     for one, _ in wanted:
