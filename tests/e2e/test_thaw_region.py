@@ -8,11 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from tlcompile.compiler import compile_recipe
+from tlcompile.compiler import compile_recipe, compile_together
+from tlcompile.features.fingerprint import describe
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import load_recipe
 from tlcompile.run.folder import run_folder
 from tlcompile.run.train import train_recipe
+from tlcompile.zoo.open import open_base
 
 FIRST = """\
 name: first
@@ -70,3 +72,24 @@ def test_it_can_be_resized(place: Path, monkeypatch: pytest.MonkeyPatch) -> None
     for name in ("c.weight", "c.bias", "c.norm.weight", "c.norm.running_mean"):
         assert torch.equal(state[name][:12], kept[name])
     assert model(torch.randn(3, 1, 8, 8)).shape == (3, 2)
+
+
+def test_its_convolution_has_one_key_whatever_is_frozen_behind_it(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that rows that are computed on the way to a later freeze point are found again."""
+    alone = again(place, monkeypatch, "freeze: c.conv2d")
+    recipes = [load_recipe("again.yaml")]
+    again(place, monkeypatch, "freeze: c")
+    recipes.append(load_recipe("again.yaml"))
+    together = compile_together(recipes, open_base(recipes[0]), 2)
+    assert together.frozen.awake < alone.frozen.awake
+    (wanted,), found = (keys_of(model) for model in (alone, together))
+    assert wanted in found
+    assert len(found) == 2
+
+
+def keys_of(model: CompiledModel) -> list[str]:
+    cpu = torch.device("cpu")
+    abouts = describe(model, preprocessing=None, chunk_size=4, precision="exact", device=cpu)
+    return [about.key for about in abouts]

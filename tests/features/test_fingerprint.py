@@ -82,16 +82,17 @@ def test_weights_are_read_anew_each_time() -> None:
     assert abouts(model) != before
 
 
-def test_a_child_that_learns_is_not_part_of_its_frozen_parent() -> None:
+def test_a_child_that_is_a_vertex_is_not_part_of_its_parent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """A region that an earlier run added has its norm inside the convolution's module."""
     model = model_of(freeze="conv1")
     assert "conv1" in abouts(model)[0].ingredients["modules"]
     before = abouts(model)
     model.get_submodule("conv1").add_module("norm", nn.BatchNorm2d(8))
     assert abouts(model) != before
-    frozen = model.frozen
-    awake = type(frozen)(frozen.modules, frozen.tensors, frozenset({"conv1.norm"}))
-    object.__setattr__(model, "frozen", awake)
+    targets = model.targets | {"conv1.norm"}
+    monkeypatch.setattr(CompiledModel, "targets", targets)
     assert abouts(model) == before
 
 
