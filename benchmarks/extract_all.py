@@ -1,6 +1,6 @@
 """Extracting at every freeze point at once, against plain inference epochs (P8).
 
-    python benchmarks/extract_all.py                                  # a minute or two
+    python benchmarks/extract_all.py                                  # some minutes
     python benchmarks/extract_all.py --model resnet50 --images 397    # the bar's own size
 
 The recipes of all freeze points are compiled together: one pass stores the outputs of the stem, of
@@ -14,7 +14,6 @@ one. Each side runs in a process of its own; building the model does not count.
 from __future__ import annotations
 
 import argparse
-from collections import deque
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -32,6 +31,8 @@ from tutorial import Settings
 
 from tlcompile import Recipe
 from tlcompile.compiler import compile_together
+from tlcompile.features.prefix import chunks_of
+from tlcompile.features.sources import LiveSource
 from tlcompile.recipe.load import complete
 from tlcompile.run.features import Features
 from tlcompile.run.freed_memory import keep_freed_memory
@@ -110,8 +111,14 @@ def passes(
             sources = built.sources(splits.named())
             if recipe.features.cache == "off":
                 for source in sources.values():
-                    deque(source.batches(range(len(source.labels)), CHUNK, 0), maxlen=0)
+                    compute_once(source)
             pause()
+
+
+def compute_once(source: LiveSource) -> None:
+    """Compute the rows of every image once; nothing is kept."""
+    for pairs in chunks_of([(sample, 0) for sample in range(len(source.labels))], CHUNK):
+        source.prefix(source.load(pairs))
 
 
 def measure(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import torch
@@ -51,7 +51,7 @@ def is_digest(text: object) -> bool:
 
 def about_bytes(about: About) -> bytes:
     """Write it with a digest of itself; it has one spelling, so every flipped bit shows."""
-    data = {"format": FORMAT, **asdict(about)}
+    data = {"format": FORMAT, **vars(about)}  # not asdict, which copies all ingredients
     digest = hashlib.sha256(json.dumps(data).encode()).hexdigest()
     return json.dumps({**data, "sha256": digest}, indent=1).encode() + b"\n"
 
