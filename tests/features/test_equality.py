@@ -98,7 +98,7 @@ ZOO = {
     ),
 }
 # Their bundles take half a gigabyte a run; of the others one batch size is enough by default.
-LARGE = ("vgg11", "vit_b_16")
+LARGE = ("vgg11", "vit_b_16", "densenet121")
 CASES = [
     pytest.param(name, size, marks=pytest.mark.slow if name in LARGE or size == 4 else ())
     for name in ZOO

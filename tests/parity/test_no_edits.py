@@ -39,7 +39,11 @@ def compare(model: nn.Module, x: Tensor) -> None:
     assert not differences(ours_stepped, theirs_stepped)
 
 
-@pytest.mark.parametrize("name", NAMES)
+LARGE = ("vgg11", "vit_b_16")
+SIZED = [pytest.param(n, marks=pytest.mark.slow if n in LARGE else ()) for n in NAMES]
+
+
+@pytest.mark.parametrize("name", SIZED)
 def test_a_compiled_model_is_the_original(name: str) -> None:
     compare(plain_model(name), images(name))
 

@@ -50,14 +50,17 @@ class InHalves(nn.Module):
         return self.model.suffix(*self.model.prefix(x))
 
 
-QUICK = {"vgg11": ["stage2", "head"], "vit_b_16": ["stage2", "head"]}  # half a gigabyte a step
+LARGE = ("vgg11", "vit_b_16", "densenet121")  # half a gigabyte a step, or many points
+
+
+def marks(name: str) -> Any:
+    return pytest.mark.slow if name in LARGE else ()
 
 
 @pytest.mark.parametrize(
     ("name", "points"),
     [
-        *((name, QUICK.get(name, POINTS)) for name in NAMES),
-        *(pytest.param(name, POINTS, marks=pytest.mark.slow) for name in QUICK),
+        *(pytest.param(name, POINTS, marks=marks(name)) for name in NAMES),
     ],
 )
 def test_halves_are_the_whole(name: str, points: list[str]) -> None:
