@@ -8,8 +8,9 @@ import logging
 import sys
 import threading
 import weakref
+from collections import deque
 from enum import Enum
-from types import ModuleType
+from types import MappingProxyType, ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.utils import parametrize
+from torchvision import transforms
 
 from tlcompile.features.canonical import Canonical, TensorDigests, digest_of
 
@@ -225,3 +227,55 @@ def test_a_users_file_named_as_one_of_the_standard_library_is_looked_into(
         assert "profile.gate" in digest(own.gate)[1]
     finally:
         _is_standard.cache_clear()
+
+
+def function(text: str, **names: Any) -> Any:
+    scope: dict[str, Any] = {"__name__": "of_a_user", **names}
+    exec(text, scope)
+    return scope["f"]
+
+
+def plus(number: int) -> Any:
+    return function(f"f = lambda x: x + {number}")
+
+
+@pytest.mark.parametrize(
+    "hold",
+    [
+        lambda number: MappingProxyType({"a": plus(number)}),
+        lambda number: SimpleNamespace(a=torch.tensor([1 + number * 1e-6])),
+        lambda number: deque([torch.tensor([1 + number * 1e-6])]),
+        lambda number: transforms.Compose([transforms.Lambda(plus(number))]),
+        lambda number: functools.partialmethod(plus(number)),
+    ],
+    ids=["mapping", "namespace", "deque", "transforms", "method"],
+)
+def test_what_a_library_holds_of_others_is_looked_at(hold: Any) -> None:
+    assert digest(hold(1)) != digest(hold(2))
+    assert digest(hold(1)) == digest(hold(1))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "def f(x):\n    import of_another\n    return x * of_another.SCALE",
+        "def f(x):\n    from of_another import SCALE\n    return x * SCALE",
+    ],
+)
+def test_what_a_function_imports_when_it_runs_counts(
+    text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other: Any = ModuleType("of_another")
+    monkeypatch.setitem(sys.modules, "of_another", other)
+    found = []
+    for other.SCALE in (1, 2, 1):
+        found.append(digest(function(text)))
+    assert found[0] == found[2] != found[1]
+
+
+def test_the_class_of_a_class_counts() -> None:
+    def made(number: int) -> Any:
+        text = f"class M(type):\n    def __call__(cls): return {number}\nclass f(metaclass=M): pass"
+        return function(text)
+
+    assert digest(made(1)) != digest(made(2))

@@ -9,6 +9,7 @@ import pytest
 import torch
 from tiny import TinyNet, make_recipe
 from torch import nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.features import canonical
@@ -198,3 +199,26 @@ def test_code_is_said_by_its_name() -> None:
     forward.__qualname__ = Asks.forward.__qualname__
     Asks.forward = forward  # type: ignore[method-assign]
     assert differs(compiled(), old) == [f"the code of {__name__}.{forward.__qualname__}"]
+
+
+def test_hooks_of_all_modules_count() -> None:
+    model = model_of()
+    before = abouts(model)[0].key
+    hook = register_module_forward_hook(lambda _module, _inputs, output: output * 2)
+    try:
+        assert abouts(model)[0].key != before
+    finally:
+        hook.remove()
+    assert abouts(model)[0].key == before
+
+
+def test_precisions_that_were_set_one_by_one_are_read() -> None:
+    """torch.get_float32_matmul_precision raises then."""
+    of_products = torch.backends.mkldnn.matmul
+    before = of_products.fp32_precision
+    of_products.fp32_precision = "bf16"
+    try:
+        flags = abouts(model_of())[0].ingredients["arithmetic"]["flags"]
+    finally:
+        of_products.fp32_precision = before
+    assert flags["matmul_precision"] == "bf16"

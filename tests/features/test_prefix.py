@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from tiny import TinyNet, make_recipe
 from torch import Tensor, nn
 
 from tlcompile.compiler import compile_recipe
+from tlcompile.errors.graph import MixedSamplesError
 from tlcompile.features.prefix import Loader, Prefix, gather
 from tlcompile.features.sources import (
     InMemory,
@@ -48,8 +51,41 @@ def test_every_pass_has_the_same_size(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(CompiledModel, "prefix", prefix)
     (rows,) = Prefix(model, 4, CPU)(torch.randn(11, 3, 16, 16))
-    assert sizes == [4, 4, 4]
+    assert sizes == [2, 2, 4, 4, 4], "two for the proof that images are not mixed"
     assert len(rows) == 11
+
+
+def _mixing(freeze: str, mixed: Callable[[Tensor], Tensor]) -> CompiledModel:
+    class Mixing(TinyNet):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.bn2(self.conv2(mixed(self.conv1(x))))
+            return self.fc(self.flatten(self.pool(x)))
+
+    recipe = make_recipe(base={"model": "digits_net", "size": 16}, freeze=freeze)
+    return compile_recipe(recipe, Mixing(), num_classes=2)
+
+
+@pytest.mark.parametrize(
+    "mixed",
+    [
+        lambda x: x - x.mean(0, keepdim=True),
+        lambda x: x.softmax(0),
+        lambda x: x.flip(0),
+        lambda x: x.permute(1, 0, 2, 3).reshape(x.shape),
+    ],
+    ids=["mean", "softmax", "flip", "reshape"],
+)
+def test_a_frozen_part_that_mixes_images_is_refused(mixed: Callable[[Tensor], Tensor]) -> None:
+    with pytest.raises(MixedSamplesError):
+        Prefix(_mixing("bn2", mixed), 4, CPU)(torch.randn(5, 3, 16, 16))
+
+
+def test_a_context_of_the_caller_does_not_change_exact_rows() -> None:
+    prefix, images = Prefix(tiny_model(), 4, CPU), torch.randn(5, 3, 16, 16)
+    (plain,) = prefix(images)
+    with torch.autocast("cpu", torch.bfloat16):
+        (under,) = prefix(images)
+    assert torch.equal(under, plain)
 
 
 def test_gather_keeps_the_order_of_dimensions_in_memory() -> None:

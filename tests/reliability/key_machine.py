@@ -91,6 +91,10 @@ def _torchvision(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(importlib.metadata, "version", lambda _name: "0.99")
 
 
+def _without_denormals(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(torch, "tensor", lambda *_args, **_named: torch.zeros(1))
+
+
 MACHINE: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "the format of the fingerprint": setting(fingerprint, "FORMAT", 99),
     "the code that decodes": setting(arithmetic, "DECODER", 99),
@@ -108,7 +112,13 @@ MACHINE: dict[str, Callable[[pytest.MonkeyPatch], object]] = {
     "deterministic algorithms": setting(
         torch, "are_deterministic_algorithms_enabled", lambda: True
     ),
-    "precision of matrix products": setting(torch, "get_float32_matmul_precision", lambda: "low"),
+    "precision of matrix products": setting(
+        torch.backends.mkldnn, "matmul", SimpleNamespace(fp32_precision="other")
+    ),
+    "precision of convolutions": setting(
+        torch.backends.mkldnn, "conv", SimpleNamespace(fp32_precision="other")
+    ),
+    "denormal numbers": _without_denormals,
     "attention's fast path": setting(torch.backends.mha, "get_fastpath_enabled", lambda: False),
     "oneDNN off": flipped(torch.backends.mkldnn, "enabled"),
     "NNPACK off": setting(torch._C, "_get_nnpack_enabled", lambda: False),

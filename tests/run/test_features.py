@@ -374,4 +374,10 @@ def test_chunks_have_one_size(tmp_path: Path, data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(CompiledModel, "prefix", prefix)
     for sections in ({}, OFF):
         train(data, tmp_path / "run", tmp_path / "cache", **sections)
-    assert sizes == {CHUNK}
+    assert sizes == {CHUNK, 2}, "two for the proof that images are not mixed"
+
+
+def test_a_name_that_is_no_text_does_not_lose_a_run(tmp_path: Path, data: Path) -> None:
+    draw(data / "ants" / os.fsdecode(b"caf\xe9.png"), 99)
+    result, _ = train(data, tmp_path / "run", tmp_path / "cache")
+    assert result.record["features"]["rows"] == 17

@@ -7,6 +7,7 @@ import errno
 import itertools
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -299,3 +300,19 @@ def test_a_real_full_disk_is_named_with_bytes(tmp_path: Path) -> None:
         assert holds(read(disk, of), range(2))
     finally:
         subprocess.run(["umount", "--lazy", str(disk)], check=True)  # still mapped
+
+
+@pytest.mark.parametrize("name", [ABOUT, "0" * 64 + ".rows"])
+def test_a_pipe_in_the_place_of_a_file_holds_nobody_up(tmp_path: Path, name: str) -> None:
+    fill(tmp_path, A, range(3))
+    pipe = folder_of(tmp_path, A) / name
+    pipe.unlink(missing_ok=True)
+    os.mkfifo(pipe)
+    script = (
+        "import sys; from pathlib import Path; from stored_rows import *;"
+        "from tlcompile.store.store import Store; cache = Path(sys.argv[1]); store = Store(cache);"
+        "store.sets(), store.verify(); assert holds(read(cache, about('a')), range(3))"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    words = [sys.executable, "-c", script, str(tmp_path)]
+    subprocess.run(words, check=True, timeout=60, env=environment)

@@ -76,7 +76,7 @@ class OverBudgetError(RunError):
         return {"needed": f"{self.needed_bytes:,} bytes", "budget": f"{self.budget_bytes:,} bytes"}
 
     def fix(self) -> str:
-        return f"run.cache_budget={-(-self.needed_bytes // 10**9)}GB"
+        return f"raise the budget: run.cache_budget={-(-self.needed_bytes // 10**9)}GB"
 
 
 # What can be in the way of storing features; a run goes on without.

@@ -240,6 +240,27 @@ class BatchStatisticsError(GraphError):
 
 
 @dataclass(eq=False, kw_only=True)
+class MixedSamplesError(GraphError):
+    """The frozen part looks from one sample at another: its rows cannot be kept one by one."""
+
+    slug: ClassVar[str] = "mixed-samples"
+
+    name: str
+
+    def headline(self) -> str:
+        return f"the frozen part up to '{self.name}' mixes the samples of a batch"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": "a sample's features change with the samples beside it",
+            "wanted": "a frozen part that sees one sample at a time",
+        }
+
+    def fix(self) -> str:
+        return "freeze up to a vertex before the operation over dimension 0 (mean, softmax, flip)"
+
+
+@dataclass(eq=False, kw_only=True)
 class NotYetError(GraphError):
     """A part of the language that this version cannot do."""
 

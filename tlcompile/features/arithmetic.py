@@ -94,12 +94,20 @@ def _flags(device: torch.device) -> dict[str, Any]:
     """Return the switches of torch that choose kernels on a device."""
     either = {
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "matmul_precision": torch.get_float32_matmul_precision(),
+        "denormals": bool(torch.tensor([1e-39]).mul(0.5).any()),
         "attention_fast_path": torch.backends.mha.get_fastpath_enabled(),
     }
     if device.type != "cuda":
+        mkldnn: Any = torch.backends.mkldnn
         nnpack: bool = torch._C._get_nnpack_enabled()
-        return {**either, "mkldnn": torch.backends.mkldnn.enabled, "nnpack": nnpack}
+        return {
+            **either,
+            "mkldnn": mkldnn.enabled,
+            "nnpack": nnpack,
+            # Not torch.get_float32_matmul_precision, which raises once anybody has set one of these.
+            "conv_precision": mkldnn.conv.fp32_precision,
+            "matmul_precision": mkldnn.matmul.fp32_precision,
+        }
     cuda: Any = torch.backends.cuda
     return {
         **either,

@@ -6,6 +6,8 @@ anybody else stands by what it does.
 
 from __future__ import annotations
 
+import collections
+import dis
 import functools
 import hashlib
 import inspect
@@ -35,6 +37,11 @@ _NOT_CODE = (  # of a class: where it stands, and what is written about it
     *("__dict__", "__weakref__", "__doc__", "__module__", "__qualname__", "__annotations__"),
     *("__firstlineno__", "__static_attributes__", "__abstractmethods__", "_abc_impl"),
 )
+_BY_TEXT = (  # what these hold is not what they are, and changes while they are used
+    *("concurrent.", "io.", "logging.", "multiprocessing.", "pathlib.", "queue.", "threading."),
+    *("torch._ops.", "warnings.", "weakref."),
+)
+_HOLDERS = (types.MappingProxyType, collections.deque)  # in C, with a text that rounds tensors
 _STARS = inspect.CO_VARARGS | inspect.CO_VARKEYWORDS
 
 
@@ -197,8 +204,10 @@ class Canonical:
     def _object(self, value: Any) -> Any:
         kind = type(value)
         silent: Any = object.__repr__
-        if self._from_library(kind.__module__) and kind.__repr__ is not silent:
-            return _by_text(value)  # a logger, a lock, a dtype: what they hold is not what they are
+        if f"{kind.__module__}.".startswith(_BY_TEXT) and kind.__repr__ is not silent:
+            return _by_text(value)
+        if isinstance(value, _HOLDERS):
+            return {"object": self.named(kind), "holds": self.value(_content(value))}
         held = {**_in_slots(value), **getattr(value, "__dict__", {})}
         if not held:
             return {**_by_text(value), "class": self.named(kind)}
@@ -248,7 +257,7 @@ class Canonical:
     def _class(self, kind: type) -> dict[str, Any]:
         members = {n: v for n, v in vars(kind).items() if n not in _NOT_CODE}
         return {
-            "bases": [self.named(base) for base in kind.__bases__],
+            "bases": [self.named(base) for base in (*kind.__bases__, type(kind))],
             "members": {name: self.value(members[name]) for name in sorted(members)},
         }
 
@@ -260,7 +269,7 @@ class Canonical:
             "defaults": self.value(function.__defaults__),
             "keywords": self.value(function.__kwdefaults__),
             "closure": [self._cell(cell) for cell in function.__closure__ or ()],
-            "globals": self._members(function.__globals__, names),
+            "globals": self._members({**_imported(function), **function.__globals__}, names),
             "attributes": self.value(vars(function)),
         }
 
@@ -317,6 +326,19 @@ def _nested(code: types.CodeType) -> Iterator[types.CodeType]:
             yield from _nested(constant)
 
 
+def _imported(function: types.FunctionType) -> dict[str, Any]:
+    """Return modules that a function imports when it runs, and that have been imported before."""
+    package = str(function.__globals__.get("__package__") or "")
+    steps = [step for one in _nested(function.__code__) for step in dis.get_instructions(one)]
+    found = {}
+    for step in (one for one in steps if one.opname in ("IMPORT_NAME", "IMPORT_FROM")):
+        relative = sys.modules.get(f"{package}.{step.argval}") if package else None
+        absolute = sys.modules.get(step.argval) if step.opname == "IMPORT_NAME" else None
+        if relative or absolute:
+            found[step.argval] = relative or absolute
+    return found
+
+
 def _is_derived(module: nn.Module, name: str) -> bool:
     """Tell whether an attribute is kept by a cached property, which computes it from the others."""
     kept = inspect.getattr_static(type(module), name, None)
@@ -327,6 +349,10 @@ def _in_slots(value: Any) -> dict[str, Any]:
     slots = (vars(kind).get("__slots__", ()) for kind in type(value).__mro__)
     names = {n for s in slots for n in ((s,) if isinstance(s, str) else s)} - {"__dict__"}
     return {n: getattr(value, n) for n in names - {"__weakref__"} if hasattr(value, n)}
+
+
+def _content(value: Any) -> Any:
+    return dict(value) if isinstance(value, types.MappingProxyType) else list(value)
 
 
 def _by_text(value: Any) -> dict[str, Any]:

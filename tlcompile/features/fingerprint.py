@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.modules import module as hooks
 
 from tlcompile.errors.base import listed
 from tlcompile.features.arithmetic import arithmetic, decoder, resizer
@@ -73,11 +74,6 @@ def _dtype(boundary: Boundary, precision: str) -> str:
     return "bfloat16" if precision == "fast" and floating else boundary.dtype
 
 
-def _row_type(dtype: str, precision: str) -> str:
-    rounded = precision == "fast" and getattr(torch, dtype).is_floating_point
-    return "bfloat16" if rounded else dtype
-
-
 def describe_pixels(preprocessing: Preprocessing) -> About | None:
     """Name images after decoding, resize and crop; None where they differ in size."""
     size = (preprocessing.crop,) * 2 if preprocessing.crop else preprocessing.resize
@@ -106,11 +102,14 @@ def _computation(model: CompiledModel, boundary: Boundary, canonical: Canonical)
     program = boundary.program
     modules, tensors = _used(model, boundary)
     names = {name: canonical.value(value) for name, value in program.namespace.items()}
-    written = {
+    written: dict[str, Any] = {
         "program": digest_of([program.source, names, program.modules]),
         "modules": {name: canonical.module(module) for name, module in modules.items()},
         "tensors": {name: canonical.value(tensor) for name, tensor in tensors.items()},
     }
+    everywhere = [*hooks._global_forward_pre_hooks.values(), *hooks._global_forward_hooks.values()]
+    if everywhere:
+        written["hooks"] = canonical.value(everywhere)
     return {**written, "code": canonical.code, "libraries": canonical.libraries}
 
 

@@ -43,7 +43,7 @@ class Tier:
 
     def worded(self) -> str:
         """Return one clause for the plan."""
-        told = f"{self.intensity:,.0f} FLOP a byte, break-even {self.break_even:,.0f}"
+        told = f"pays from {self.break_even:,.0f} FLOP a byte on; here {self.intensity:,.0f}"
         if self.name == "live":
             return f"computed again in every epoch, which is faster than reading ({told})"
         place = {

@@ -28,7 +28,7 @@ _MODULES = {f"torch.nn.modules.{name}" for name in ("activation", "flatten", "po
 # ... but for these, which draw, or see other samples where they are told so.
 _BUT = (
     *(nn.RReLU, nn.FractionalMaxPool2d, nn.FractionalMaxPool3d),
-    *(nn.Softmax, nn.LogSoftmax, nn.Softmin),
+    *(nn.Softmax, nn.Softmax2d, nn.LogSoftmax, nn.Softmin),
 )
 
 # Functions and methods that keep samples apart where the batch stays the first dimension.

@@ -72,8 +72,10 @@ def _uses(model_graph: ModelGraph, inside: Collection[fx.Node]) -> Counter[int]:
 
 def _owners(root: nn.Module, held: Tensor | nn.Module) -> list[int]:
     """Return who has a tensor: changing one of them would change what a vertex reads."""
-    every = [m for m in root.modules() for t in m._parameters.values() if t is held]
-    return [id(module) for module in every]
+    tensors = [
+        (m, t) for m in root.modules() for t in (*m._parameters.values(), *m._buffers.values())
+    ]
+    return [id(module) for module, tensor in tensors if tensor is held]
 
 
 def _is_plain(layer: nn.Module, norm: nn.Module) -> bool:

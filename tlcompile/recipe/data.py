@@ -90,7 +90,7 @@ class Features(Section):
     cache: Literal["auto", "off"] = Field(
         "auto", description="auto: keep them for all runs. off: compute them in every epoch."
     )
-    batch_size: Positive = Field(
+    batch_size: Annotated[int, Field(ge=1, le=65_536)] = Field(
         32, description="Images a pass of the frozen part; part of the result's bits."
     )
     precision: Literal["exact", "fp32-fused", "fast", "auto"] = Field(
@@ -98,7 +98,9 @@ class Features(Section):
         description="exact: fp32, equal to the bit to the live model. fp32-fused: fp32 with folded norms, "
         "within about 1e-6. fast: bf16. auto: the fastest that pays on this machine, measured once.",
     )
-    views: Positive | None = Field(None, description="Cached augmented views an image.")
+    views: Annotated[int, Field(ge=1, le=1000)] | None = Field(
+        None, description="Cached augmented views an image."
+    )
     augment: FeatureAugment = Field(FeatureAugment(), description="Random changes to features.")
 
     def only_with_a_frozen_part(self) -> tuple[str, ...]:

@@ -92,7 +92,7 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
     workers: Count = Field(2, description="Threads that decode images.")
     output_dir: Text = Field("runs", description="The folder above the run's own.")
-    cache: Text | None = Field(
+    cache: Annotated[Text, Field(min_length=1)] | None = Field(
         None, description="The folder of stored features; default: $TLCOMPILE_CACHE or the user's."
     )
     cache_budget: NumBytes = Field(

@@ -1,4 +1,4 @@
-"""Amounts of bytes as people write them: `20GB`, `1.5 GiB`, `500 MB`, `4096`."""
+"""Amounts of bytes as people write them, with a unit: `20GB`, `1.5 GiB`, `500 MB`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from typing import Final
 
 _UNITS: Final = {
-    "": 1, "b": 1,
+    "b": 1,
     "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12,
     "kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40,
 }  # fmt: skip

@@ -63,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
             data, lines = _verified(store)
         case _:
             data, lines = _collected(store, 0 if options.all else budget)
+    if not store.cache.is_dir():
+        lines.append(f"there is no folder '{shown_path(store.cache)}': nothing was stored there")
     say(json.dumps(data) if options.json else "\n".join(lines))
     return 0 if data.get("ok", True) else 1
 
@@ -77,7 +79,7 @@ def _refuse_nonsense(options: argparse.Namespace) -> None:
     if len(given) > 1:
         raise _wrong("--budget and --all say two things: keep one of them")
     try:
-        parse_bytes(options.budget or "0")
+        parse_bytes(options.budget or "0 B")
     except ValueError as error:
         raise _wrong(f"--budget: {error}") from error
 

@@ -146,6 +146,10 @@ class Features:
         self.tier = tier_of(self.recipe, self.model, self.device.type, rows)
         if self.tier is None or self.tier.name == "live":
             return []
+        needed = rows * sum(about.row_bytes for about in abouts)
+        budget = parse_bytes(self.recipe.run.cache_budget)
+        if needed > budget:  # before anything is made for each row
+            raise OverBudgetError(path=self.root, needed_bytes=needed, budget_bytes=budget)
         if describe_pixels(self.preprocessing) is None:
             self.say("features    computed in every epoch: images are not cropped to one size")
             return []
@@ -239,7 +243,7 @@ class Features:
         chosen = range(len(part.samples)) if indices is None else np.unique(list(indices)).tolist()
         notes = count_notes(part.samples, chosen, self.recipe.run.workers)
         for note, count in sorted(notes.items()):
-            self.say(f"images      {part.name}: {count:,} of {len(chosen):,} {note}")
+            self.say(f"images      {part.name}: {note}: {count:,} of the {len(chosen):,} read now")
 
     def _live(self, part: Part, load: Loader, prefix: Prefix) -> Source:
         """Return rows that are computed in every epoch."""
@@ -290,7 +294,8 @@ class Features:
         if not told:
             return
         names = ", ".join(f"{one.about.vertex} as {one.about.key[:8]}" for one in told)
-        self.say(f"features    {report.worded()} ({names}, in {self.root})")
+        word, how = ("features", f", {self.precision}") if sets else ("images", "")
+        self.say(f"{word:<12}{report.worded()} ({names}{how}, in {self.root})")
         if sets and not report.hits:
             self._say_why_not(sets)
         self.told |= {

@@ -60,7 +60,8 @@ def images_digest(samples: Samples) -> str:
         f"{samples.classes[label]}/{Path(name).name}\n"
         for name, label in zip(samples.ids, samples.labels, strict=True)
     ]
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    # A file's name need not be text; "surrogateescape" gives the bytes that the disk has.
+    return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
 def _version(package: str) -> str:

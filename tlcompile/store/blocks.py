@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BufferedReader
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from tlcompile import durable
+from tlcompile.durable.system import open_to_read
 from tlcompile.store.about import DTYPES, FORMAT, About, is_digest
 from tlcompile.store.index import KEY_BYTES, Keys
 
@@ -202,7 +204,7 @@ def verify_block(path: Path) -> Header:
 
 def _read_whole(path: Path) -> Header:
     # By reading, not through a map: where the disk fails, a map ends the process by SIGBUS.
-    with path.open("rb") as file:
+    with open_file(path) as file:
         line = file.readline(_LINE_LIMIT)
         file.seek(0)
         found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -223,8 +225,17 @@ def read_header(path: Path) -> Header:
         NotABlockError: It is not one of a block.
         OSError: It has gone, or cannot be read.
     """
-    with path.open("rb") as file:
+    with open_file(path) as file:
         return parse_header(file.readline(_LINE_LIMIT))
+
+
+def open_file(path: Path) -> BufferedReader:
+    """Open a file of the store; a pipe in its place is empty, and holds nobody up.
+
+    Raises:
+        OSError: It has gone, or cannot be read.
+    """
+    return open(path, "rb", opener=open_to_read)
 
 
 def parse_header(line: bytes) -> Header:

@@ -28,6 +28,7 @@ from tlcompile.store.blocks import (
     is_block_name,
     listed,
     open_block,
+    open_file,
     write_block,
 )
 from tlcompile.store.index import KeyIndex, Keys, RowNumbers
@@ -121,7 +122,8 @@ class FeatureSet:
         if self._about_is_checked:
             return
         try:
-            data = (self._folder / ABOUT).read_bytes()
+            with open_file(self._folder / ABOUT) as file:
+                data = file.read()
         except OSError:
             return  # nothing is stored yet; and it is for people only
         self._about_is_checked = True

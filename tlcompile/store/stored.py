@@ -14,6 +14,7 @@ from tlcompile.store.blocks import (
     NotABlockError,
     is_block_name,
     listed,
+    open_file,
     read_header,
     verify_block,
 )
@@ -86,7 +87,8 @@ def _header(path: Path) -> Header | None:
 
 def _about(path: Path) -> About | None:
     try:
-        return read_about(path.read_bytes())
+        with open_file(path) as file:
+            return read_about(file.read())
     except OSError:
         return None
 

@@ -90,7 +90,8 @@ class Preprocessing:
         # In place, which is four times as fast as F.normalize and gives the same bits.
         image = self.with_channels(image)
         mean, std = (
-            torch.tensor(v, device=image.device).view(-1, 1, 1) for v in (self.mean, self.std)
+            torch.tensor(v, dtype=torch.float32, device=image.device).view(-1, 1, 1)
+            for v in (self.mean, self.std)
         )
         pixels = image.to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return pixels.div_(255).sub_(mean).div_(std)
