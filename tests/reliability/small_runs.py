@@ -82,7 +82,7 @@ def train(images: Path, folder: Path, cache: Path, **sections: Any) -> tuple[Run
     lines: list[str] = []
     recipe = recipe_of(images, cache, **sections)
     result = train_recipe(recipe, folder, base=net(), say=lines.append)
-    return result, [line for line in lines if line.startswith("features")]
+    return result, [line for line in lines if line.startswith("features") or " rows: " in line]
 
 
 def ending(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tlcompile.data import augment, digits, images
-from tlcompile.features import arithmetic, hard, prefix
+from tlcompile.features import arithmetic, folded, graphed, hard, prefix
 from tlcompile.graph import fold
 from tlcompile.zoo import preprocessing
 
@@ -25,7 +25,7 @@ from tlcompile.zoo import preprocessing
 PINNED: dict[str, tuple[int, str, list[Any]]] = {
     "arithmetic.DECODER": (
         arithmetic.DECODER,
-        "1 21a28a8dbf472884",
+        "1 72223ccae2f14f0b",
         [
             images.decode_image,
             images._pixels,
@@ -37,8 +37,12 @@ PINNED: dict[str, tuple[int, str, list[Any]]] = {
             preprocessing.Preprocessing.with_channels,
         ],
     ),
-    "arithmetic.CHUNKS": (arithmetic.CHUNKS, "1 f4421d6d9c05e636", [prefix.Prefix]),
-    "arithmetic.HARDENING": (arithmetic.HARDENING, "1 6b8e73b6e48b7965", [hard, fold]),
+    "arithmetic.CHUNKS": (arithmetic.CHUNKS, "1 ceeea9f993ea6115", [prefix.Prefix]),
+    "arithmetic.HARDENING": (
+        arithmetic.HARDENING,
+        "1 a6fe6cc4ca61cab3",
+        [hard, folded, graphed, fold],
+    ),
     "augment.VERSION": (augment.VERSION, "1 e7ddca8c41b3a9ac", [augment]),
 }
 

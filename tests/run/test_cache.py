@@ -163,7 +163,7 @@ def test_gc_evicts_the_least_recently_used_first(
     sizes = {
         one["key"][0]: one["bytes"] for one in data(capsys, "ls", "--cache", str(cache))["sets"]
     }
-    budget = str(sizes["b"] + sizes["c"])
+    budget = f"{sizes['b'] + sizes['c']} B"
     out = told(capsys, "gc", "--cache", str(cache), "--budget", budget)
     assert out.splitlines()[2].endswith("a" * 8)
     assert "evicted 1 set, 3 rows, " in out
@@ -215,7 +215,7 @@ def test_a_wrong_command_line_is_one_message(case: str, capsys: pytest.CaptureFi
     )
 
 
-@pytest.mark.parametrize("size", ["20GB", "500 MB", "1.5 GiB", "4096", "0"])
+@pytest.mark.parametrize("size", ["20GB", "500 MB", "1.5 GiB", "4096 B", "0 B"])
 def test_a_size_is_written_as_people_do(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], size: str
 ) -> None:

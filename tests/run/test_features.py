@@ -96,7 +96,7 @@ def test_the_line_and_the_record_of_cold_mixed_and_warm_runs(tmp_path: Path, dat
         assert (told["seconds_saved"] > 0) == (hits > 0)
         wording = f"{rows} rows: {hits} hits, {misses} misses"
         assert line.startswith(f"features    {wording}"), line
-        assert line.endswith(f" s saved (relu as {one.about.key[:8]}, in {cache})")
+        assert line.endswith(f" s saved (relu as {one.about.key[:8]}, exact, in {cache})")
         assert ("computed in" in line) == (misses > 0)
         assert one.seconds > 0
         spent.append(one.seconds)
