@@ -47,6 +47,8 @@ def compare(settings: Settings, precisions: list[str], parts: Parts) -> list[Row
     found: dict[bool | str, list[Spent]] = {name: [] for name in sides}
     with ExitStack() as stack:
         running = {name: stack.enter_context(side) for name, side in sides.items()}
+        for decode in naive:
+            running[decode].step()  # the model is built
         for _ in range(settings.epochs):
             for name, side in running.items():
                 found[name].append(side.step())

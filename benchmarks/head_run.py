@@ -37,9 +37,9 @@ WANTED = {"exact": ">= 28", "fp32-fused": "-", "fast": ">= 120 with AMX"}
 def tutorial_total(settings: Settings, naive_epochs: int) -> Spent:
     """Run the tutorial's loop for a few epochs; return what all would take."""
     with Side(tutorial.epochs, settings) as side:
+        building = side.step()
         found = [side.step() for _ in range(min(naive_epochs, settings.epochs))]
-    rest = median(found) * (settings.epochs - len(found))
-    return sum(found, start=rest)
+    return building + median(found) * settings.epochs
 
 
 def compare(

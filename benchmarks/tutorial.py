@@ -63,9 +63,11 @@ class Settings:
 
 
 def epochs(pause: Pause, settings: Settings) -> None:
-    """Train; an epoch is a step, and building the model belongs to the first."""
+    """Train: the first step builds the model, an epoch is a step."""
+    model = build(settings)
+    pause()
     with TemporaryDirectory() as folder:
-        for _accuracy in epochs_of(settings, build(settings), Path(folder) / "best.pt"):
+        for _accuracy in epochs_of(settings, model, Path(folder) / "best.pt"):
             pause()
 
 
