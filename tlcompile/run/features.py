@@ -120,10 +120,12 @@ class Features:
         report, found = Report(), {}
         for part in parts:
             load = self._loader(part, digests[part.name], pixels)
+            unread = np.arange(len(part.samples))  # what will be decoded now
             if part.name in keys:
-                self._note(part, missing(sets, keys[part.name]) // part.views)
-            else:
-                self._note(part, missing(pixels, digests[part.name]) if pixels else None)
+                unread = np.unique(missing(sets, keys[part.name]) // part.views)
+            if part.as_they_are and pixels:
+                unread = np.intersect1d(unread, missing(pixels, digests[part.name]))
+            self._note(part, unread.tolist())
             if part.name in keys:
                 report += self._extract(part, sets, keys[part.name], load, prefix)
                 found[part.name] = self._kept(part, sets, keys[part.name])
@@ -238,9 +240,8 @@ class Features:
                 advance=advance,
             )
 
-    def _note(self, part: Part, indices: Iterable[int] | None = None) -> None:
-        """Say what reading does to some images of a split, or to all."""
-        chosen = range(len(part.samples)) if indices is None else np.unique(list(indices)).tolist()
+    def _note(self, part: Part, chosen: Sequence[int]) -> None:
+        """Say what reading does to some images of a split."""
         notes = count_notes(part.samples, chosen, self.recipe.run.workers)
         for note, count in sorted(notes.items()):
             self.say(f"images      {part.name}: {note}: {count:,} of the {len(chosen):,} read now")
@@ -255,7 +256,7 @@ class Features:
         """Return rows that are computed in every epoch, and images that are read in each."""
         check_readable(self.recipe, [part.samples for part in parts])
         for part in parts:
-            self._note(part)
+            self._note(part, range(len(part.samples)))
         prefix = self._prefix(_rows(parts) * self.recipe.fine_tune.epochs)
         return {part.name: self._live(part, self._loader(part, None, []), prefix) for part in parts}
 
