@@ -34,7 +34,7 @@ from tlcompile.compiler import compile_together
 from tlcompile.features.prefix import chunks_of
 from tlcompile.features.sources import LiveSource
 from tlcompile.recipe.load import complete
-from tlcompile.run.features import Features
+from tlcompile.run.features import SourceBuilder
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.splits import open_splits
 from tlcompile.zoo.open import open_base
@@ -104,7 +104,7 @@ def passes(
     keep_freed_memory()  # as every run does
     while True:
         with cached.cold_cache():
-            built = Features(
+            built = SourceBuilder(
                 recipe, opened.preprocessing, model, torch.device("cpu"), lambda _line: None
             )
             pause()

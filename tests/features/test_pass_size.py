@@ -73,9 +73,13 @@ def test_what_one_thread_takes_must_end_in_whole_steps(threads: int) -> None:
     assert pass_size(model, 32, CPU) == {1: 32, 2: 64}[threads]
 
 
-@pytest.mark.parametrize("kind", [nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.Identity])
-def test_sums_and_comparisons_need_no_more(kind: type[nn.Module]) -> None:
-    assert pass_size(frozen(Odd(kind())), 7, CPU) == 7
+@pytest.mark.parametrize("kind", [nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.Hardswish, nn.Identity])
+def test_sums_and_comparisons_need_no_more(kind: type[nn.Module], threads: int) -> None:
+    torch.manual_seed(0)
+    model, images = frozen(Odd(kind())), torch.randn(40, 3, 16, 16)
+    assert pass_size(model, 7, CPU) == 7
+    order, prefix = torch.randperm(40), Prefix(model, 7, CPU)
+    assert torch.equal(prefix(images)[0][order], prefix(images[order])[0])
 
 
 def test_a_device_that_computes_each_element_alone_needs_no_more() -> None:

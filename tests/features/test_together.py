@@ -20,7 +20,7 @@ from tlcompile.features.layout import memory_order
 from tlcompile.features.prefix import Prefix
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.features import Features
+from tlcompile.run.features import SourceBuilder
 from tlcompile.run.splits import open_splits
 from tlcompile.store.store import About
 from tlcompile.zoo.base import base_from_module
@@ -184,7 +184,7 @@ def test_one_pass_serves_runs_at_every_freeze_point(
     opened = open_base(recipes[0], net())
     splits = open_splits(recipes[0], 3, lambda _line: None)
     model = compile_together(recipes, opened, len(splits.classes))
-    Features(recipes[0], opened.preprocessing, model, CPU, lambda _line: None).sources(
+    SourceBuilder(recipes[0], opened.preprocessing, model, CPU, lambda _line: None).sources(
         splits.named()
     )
     assert work.since() == (10, 10), "each image once"

@@ -39,7 +39,7 @@ from tlcompile.run import features as module
 from tlcompile.run import train as train_module
 from tlcompile.run.cli import main
 from tlcompile.run.evaluate import judge
-from tlcompile.run.features import Features
+from tlcompile.run.features import SourceBuilder
 from tlcompile.run.splits import open_splits
 from tlcompile.run.train import RunResult
 from tlcompile.store.store import Store
@@ -61,13 +61,13 @@ def work(monkeypatch: pytest.MonkeyPatch) -> Work:
 def sources(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Return, after a run, where the rows of each split came from."""
     found: dict[str, Any] = {}
-    original = Features.sources
+    original = SourceBuilder.sources
 
-    def kept(self: Features, splits: Any) -> Any:
+    def kept(self: SourceBuilder, splits: Any) -> Any:
         found.update(original(self, splits))
         return found
 
-    monkeypatch.setattr(Features, "sources", kept)
+    monkeypatch.setattr(SourceBuilder, "sources", kept)
     return found
 
 

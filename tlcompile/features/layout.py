@@ -15,9 +15,13 @@ from tlcompile.store.blocks import memory_order
 
 
 def in_order(order: Sequence[int], change: Callable[..., Tensor], *rows: Tensor) -> Tensor:
-    """Change rows as they lie in memory, and give their dimensions back their names."""
-    inverse = [order.index(d) for d in range(len(order))]
-    return change(*(tensor.permute(*order) for tensor in rows)).permute(inverse)
+    """Change rows as they lie in memory, and give their dimensions back their places."""
+    return unpermuted(change(*(tensor.permute(*order) for tensor in rows)), order)
+
+
+def unpermuted(stored: Tensor, order: Sequence[int]) -> Tensor:
+    """Give rows that were stored in an order of their dimensions those dimensions back."""
+    return stored.permute([order.index(d) for d in range(len(order))])
 
 
 def packed(rows: Tensor) -> Tensor:

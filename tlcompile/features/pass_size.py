@@ -22,7 +22,7 @@ MOST = 64  # times LANES: beyond it the size that was asked for is as good
 TRANSCENDENTAL = frozenset(
     {
         *("silu", "gelu", "sigmoid", "tanh", "elu", "selu", "celu", "mish", "softplus"),
-        *("logsigmoid", "tanhshrink", "softsign", "hardswish", "glu", "rrelu"),
+        *("logsigmoid", "tanhshrink", "softsign", "glu", "rrelu"),
         *("pow", "exp", "expm1", "exp2", "log", "log1p", "log2", "erf", "sqrt", "rsqrt"),
         *("sin", "cos", "tan", "atan", "sinh", "cosh"),
     }

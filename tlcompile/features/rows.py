@@ -18,7 +18,8 @@ from tlcompile.durable import MANIFEST, commit_folder, read_verified, recover
 from tlcompile.errors.fitting import NotFeaturesError, WrongFeaturesError
 from tlcompile.features.batches import Labels, form_of
 from tlcompile.features.fingerprint import differs, key_of
-from tlcompile.features.prefix import Rows, gather
+from tlcompile.features.layout import unpermuted
+from tlcompile.features.prefix import Rows, gather, join
 from tlcompile.features.sources import chunk_batches, trainable
 from tlcompile.store.about import About
 from tlcompile.store.blocks import memory_order
@@ -65,7 +66,7 @@ class Features:
         if form_of(self.labels) != form_of(other.labels):
             raise WrongFeaturesError(differences=("labels",))
         return Features(
-            joined([self.rows, other.rows]),
+            join([self.rows, other.rows]),
             join_labels([self.labels, other.labels]),
             self.made_by,
         )
@@ -118,7 +119,7 @@ class Features:
             raise NotFeaturesError(path=path, found=f"features of format {fields['format']}")
         stored = load_tensors(rows)
         return cls(
-            tuple(_in_order(stored[str(i)], order) for i, order in enumerate(fields["orders"])),
+            tuple(unpermuted(stored[str(i)], order) for i, order in enumerate(fields["orders"])),
             _read(fields["labels"], load_tensors(tensors)),
             tuple(About(**{**one, "shape": tuple(one["shape"])}) for one in fields["made_by"]),
         )
@@ -179,20 +180,6 @@ def _without_machine(about: About) -> About:
     arithmetic = {k: v for k, v in about.ingredients["arithmetic"].items() if k in kept}
     ingredients = {**about.ingredients, "arithmetic": arithmetic}
     return replace(about, key=key_of(ingredients), ingredients=ingredients)
-
-
-def joined(parts: Sequence[Rows]) -> Rows:
-    """Put rows behind one another; the order of dimensions in memory stays."""
-    return tuple(_concatenated(tensors) for tensors in zip(*parts, strict=True))
-
-
-def _concatenated(tensors: Sequence[Tensor]) -> Tensor:
-    order = memory_order(tensors[0])
-    return _in_order(torch.cat([tensor.permute(order).contiguous() for tensor in tensors]), order)
-
-
-def _in_order(stored: Tensor, order: Sequence[int]) -> Tensor:
-    return stored.permute([order.index(d) for d in range(len(order))])
 
 
 def join_labels(parts: Sequence[Labels]) -> Labels:

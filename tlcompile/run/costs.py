@@ -89,7 +89,9 @@ def tier_of(recipe: Recipe, model: CompiledModel, device: str, rows: int | None)
     """
     if not model.boundary or recipe.features.cache == "off":
         return None
-    row_bytes, flops = feature_bytes(recipe, model), costs_of(recipe, model).prefix_flops
+    row_bytes = feature_bytes(recipe, model)
+    behind = vertices_behind((b.vertex for b in model.boundary), model.summary.vertices)
+    flops = sum(row.flops for row in behind)
     return choose_tier(device, flops=flops, row_bytes=row_bytes, rows=rows, free=free_bytes())
 
 

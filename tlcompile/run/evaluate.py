@@ -14,7 +14,7 @@ from tlcompile.data.samples import Samples
 from tlcompile.errors.data import UnknownClassError
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
-from tlcompile.run.features import Features
+from tlcompile.run.features import SourceBuilder
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import Say, naming_all_bad, open_splits
@@ -102,7 +102,7 @@ def logits_of(
     machine = bundle.recipe.run.model_copy(update={"workers": workers})
     recipe = bundle.recipe.model_copy(update={"run": machine})
     precision = bundle.record.get("precision")
-    features = Features(recipe, bundle.preprocessing, model, device, say, precision)
+    features = SourceBuilder(recipe, bundle.preprocessing, model, device, say, precision)
     source = features.sources({"images": samples})["images"]
     computed = predict(model, source, batch_size=bundle.chunk_size)
     return torch.cat([logits.cpu() for logits, _ in computed]), source.labels

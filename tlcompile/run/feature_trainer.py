@@ -26,13 +26,12 @@ from tlcompile.features.fingerprint import describe
 from tlcompile.features.hard import Run, harden
 from tlcompile.features.pass_size import pass_size
 from tlcompile.features.precision import choose_precision
-from tlcompile.features.prefix import Prefix, Rows, chunks_of
+from tlcompile.features.prefix import Prefix, Rows, chunks_of, join
 from tlcompile.features.root import cache_root
 from tlcompile.features.rows import (
     Features,
     FeatureSource,
     join_labels,
-    joined,
     refuse_made_by_another,
 )
 from tlcompile.features.sources import trainable
@@ -128,7 +127,7 @@ class FeatureTrainer:
             tuple(tensor.cpu() for tensor in prefix(*chunk))
             for chunk in cut(inputs(), self.batch_size)
         ]
-        return Features(joined(rows), join_labels(labels), made_by)
+        return Features(join(rows), join_labels(labels), made_by)
 
     def predict(self, data: Any) -> Any:
         """Return what the model returns in eval mode, from features or from a loader: raw outputs.

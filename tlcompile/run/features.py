@@ -47,7 +47,7 @@ from tlcompile.store.store import FeatureSet, Store
 from tlcompile.zoo.preprocessing import Preprocessing
 
 
-class Features:
+class SourceBuilder:
     """Builds the source of each split, and tells what the store did for it.
 
     Args:

@@ -18,7 +18,7 @@ from tlcompile.features.sources import Source
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
-from tlcompile.run.features import Features
+from tlcompile.run.features import SourceBuilder
 from tlcompile.run.folder import add_row, begin, resolved, write_record
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.plan import base_rate, make_plan
@@ -99,7 +99,7 @@ def train_recipe(
     plan = plan_text(recipe, make_plan(recipe, model, splits.sizes()))
     show(plan)
     begin(folder, recipe, plan, model.tensors())
-    features = Features(recipe, opened.preprocessing, model, device, say)
+    features = SourceBuilder(recipe, opened.preprocessing, model, device, say)
     sources = _sources(recipe, features, splits)
     proof = FreezeProof.take(model)
     judged_by = sources["train"], sources.get("val")
@@ -130,7 +130,7 @@ def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
     refuse_no_data(recipe)
 
 
-def _sources(recipe: Recipe, features: Features, splits: Splits) -> dict[str, Source]:
+def _sources(recipe: Recipe, features: SourceBuilder, splits: Splits) -> dict[str, Source]:
     """Return where the rows of each split come from.
 
     Raises:
