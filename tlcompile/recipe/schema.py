@@ -8,12 +8,13 @@ from pydantic import Field, PrivateAttr, Strict, model_validator
 
 from tlcompile.errors.base import RecipeKey, Span
 from tlcompile.recipe.data import DATASET_CLASSES, Data, Features
-from tlcompile.recipe.fields import Count, Name, Names, NumBytes, Positive, Section, Text
+from tlcompile.recipe.fields import Name, Names, Positive, Section, Text
 from tlcompile.recipe.fine_tune import FineTune, Phase
 from tlcompile.recipe.freeze import Freeze
 from tlcompile.recipe.initialisers import Init
 from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.nodes import Mapping, locate
+from tlcompile.recipe.run import Run
 
 
 class Base(Section):
@@ -83,20 +84,6 @@ class Input(Section):
     )
     dtype: Literal["float32", "int64", "bool"] = Field(
         "float32", description="In torch's words; an embedding reads int64."
-    )
-
-
-class Run(Section):
-    """What the machine decides; no part of the recipe's identity."""
-
-    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
-    workers: Count = Field(2, description="Threads that decode images.")
-    output_dir: Text = Field("runs", description="The folder above the run's own.")
-    cache: Annotated[Text, Field(min_length=1)] | None = Field(
-        None, description="The folder of stored features; default: $TLCOMPILE_CACHE or the user's."
-    )
-    cache_budget: NumBytes = Field(
-        "50GB", description="Stored features beyond it: the least recently used go."
     )
 
 

@@ -1,0 +1,23 @@
+"""The section `run`: what the machine decides. No part of a recipe's identity."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from tlcompile.recipe.fields import Count, NumBytes, Section, Text
+
+
+class Run(Section):
+    """What the machine decides; no part of the recipe's identity."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
+    workers: Count = Field(2, description="Threads that decode images.")
+    output_dir: Text = Field("runs", description="The folder above the run's own.")
+    cache: Annotated[Text, Field(min_length=1)] | None = Field(
+        None, description="The folder of stored features; default: $TLCOMPILE_CACHE or the user's."
+    )
+    cache_budget: NumBytes = Field(
+        "50GB", description="Stored features beyond it: the least recently used go."
+    )
