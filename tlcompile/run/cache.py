@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     _refuse_nonsense(options)
     # Here, because they import torch: 1.3 s that --help and a wrong word need not take.
     from tlcompile.features.root import cache_root
-    from tlcompile.recipe.schema import Run
+    from tlcompile.recipe.run import Run
     from tlcompile.store.store import Store
 
     folder = cache_root() if options.cache is None else Path(options.cache)
