@@ -117,8 +117,8 @@ def _edited(
     opened: BaseModel,
     base: nn.Module | None,
 ) -> CompiledModel:
-    original = survey(graph, opened.weights)
     recipe = recipe.phases()[0]  # later phases differ in what is frozen, and in rates
+    original = survey(graph, opened.weights, with_stages=recipe.fine_tune.wants_stages())
     try:
         run_passes(graph, passes_for(recipe, graph, num_classes))
         record_shapes(graph)

@@ -229,7 +229,7 @@ EFFECTS: dict[str, dict[str, Any]] = {
     "epochs": {"epochs": 3},
     "batch_size": {"batch_size": 5},
     "label_smoothing": {"label_smoothing": 0.3},
-    "clip_norm": {"clip_norm": 0.01},
+    "clip": {"clip": 0.01},
 }
 
 

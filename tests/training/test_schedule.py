@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tlcompile.training.optim import OPTIMIZERS, build_optimizer, set_rate
+from tlcompile.training.optim import build_optimizer, set_rate
 from tlcompile.training.schedule import rate_factor
 
 
@@ -32,7 +32,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", OPTIONS)
 def test_every_parameter_is_in_one_group_with_its_options(name: str) -> None:
     net = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     optimizer = build_optimizer(name, list(net.named_parameters()), lr=0.25, **OPTIONS[name])

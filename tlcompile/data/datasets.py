@@ -26,6 +26,7 @@ from urllib.error import URLError
 from tlcompile.data.digits import load_digits
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.samples import Samples
+from tlcompile.data.torchvision_sets import KINDS, open_torchvision
 from tlcompile.durable import make_folder, replacing, write_file
 from tlcompile.errors.archives import (
     ChecksumError,
@@ -83,7 +84,7 @@ DOWNLOADS = MappingProxyType(
         ),
     }
 )
-NAMES = ("digits", *DOWNLOADS)
+NAMES = ("digits", *DOWNLOADS, *KINDS)
 
 
 def default_root() -> Path:
@@ -129,10 +130,13 @@ def open_dataset(
         ChecksumError: The archive is not the published one, or not the one of the first time.
         UnsafeArchiveError: The archive would write outside of its folder, or fill the disk.
         UnpackError: The archive is damaged.
+        DatasetDownloadError, IncompleteDatasetError: The same of torchvision's data sets.
         RunError: The disk is full, or may not be written.
     """
     if name == "digits":
         return {"all": load_digits(channels)}
+    if name in KINDS:
+        return open_torchvision(name, root, channels, say=say)
     if name not in DOWNLOADS:
         raise UnknownDatasetError(name=name, names=NAMES)
     source, folder = DOWNLOADS[name], root / name

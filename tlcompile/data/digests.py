@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 import numpy.typing as npt
@@ -55,3 +57,42 @@ def digests_of(
     if bad:
         raise UnreadableImagesError(images=tuple(bad))
     return keys
+
+
+@dataclass(frozen=True)
+class SharedImages:
+    """Images of two splits whose files are equal to the byte.
+
+    Attributes:
+        splits: Names of the two.
+        pairs: Positions in the first and in the second.
+    """
+
+    splits: tuple[str, str]
+    pairs: tuple[tuple[int, int], ...]
+
+
+def shared_between_splits(digests: Mapping[str, Keys]) -> list[SharedImages]:
+    """Find the images that stand in two splits: a model is judged by what it has learned by heart.
+
+    Args:
+        digests: What `digests_of` gave, by split.
+    """
+    found = []
+    for first, second in combinations(digests, 2):
+        at = {row.tobytes(): index for index, row in reversed(list(enumerate(digests[first])))}
+        keys = [row.tobytes() for row in digests[second]]
+        pairs = tuple((at[key], index) for index, key in enumerate(keys) if key in at)
+        if pairs:
+            found.append(SharedImages((first, second), pairs))
+    return found
+
+
+def worded(shared: SharedImages, ids: Mapping[str, Sequence[str]], limit: int = 3) -> str:
+    """Say it in one line, with the first pairs by name."""
+    first, second = shared.splits
+    pairs = [f"{ids[first][a]} = {ids[second][b]}" for a, b in shared.pairs[:limit]]
+    more = ", ..." if len(shared.pairs) > limit else ""
+    count = len(shared.pairs)
+    many = "1 image is" if count == 1 else f"{count:,} images are"
+    return f"{many} in {first} and in {second}, to the byte: {', '.join(pairs)}{more}"

@@ -72,7 +72,7 @@ def _refuse_other_name(root: Path, split: str) -> None:
 
 
 def _first_split(root: Path, channels: int) -> Samples:
-    found = {folder: _images(folder) for folder in _folders(root)}
+    found = {folder: images_below(folder) for folder in _folders(root)}
     if not found:
         raise NoImagesError(path=str(root), loose=_loose(root))
     for folder, paths in found.items():
@@ -82,7 +82,7 @@ def _first_split(root: Path, channels: int) -> Samples:
 
 
 def _later_split(root: Path, classes: tuple[str, ...], channels: int) -> Samples:
-    found = {folder: _images(folder) for folder in _folders(root)}
+    found = {folder: images_below(folder) for folder in _folders(root)}
     unknown = tuple(folder.name for folder in found if folder.name not in classes)
     if unknown:
         raise UnknownClassError(names=unknown, classes=classes, place=str(root))
@@ -123,7 +123,7 @@ def _is_image(path: Path) -> bool:
     return not path.name.startswith(".") and path.suffix.lower() in ENDINGS
 
 
-def _images(folder: Path) -> list[str]:
+def images_below(folder: Path) -> list[str]:
     """List the images below a folder, sorted; links are followed, a folder is entered once.
 
     What is named like an image is listed, whatever it is: reading it says what is wrong.

@@ -13,6 +13,7 @@ from tlcompile.data.augment import Augmentation
 from tlcompile.data.digests import Keys, digest
 from tlcompile.data.samples import Samples
 from tlcompile.data.threads import in_order
+from tlcompile.errors.augmentation import ImpossibleChangeError
 from tlcompile.errors.data import ImageChangedError, MixedSizesError
 from tlcompile.zoo.preprocessing import Preprocessing
 
@@ -69,6 +70,7 @@ def load_pixels(
     Raises:
         UnreadableImagesError: An image is bad; the first one in the order asked for.
         ImageChangedError: An image is no longer the one that was hashed.
+        ImpossibleChangeError: An image is too small for what an augmentation does.
         MixedSizesError: Images differ in size, which only happens without a crop.
 
     Shape:
@@ -83,7 +85,11 @@ def load_pixels(
         hashed = any(changes) or digests is not None
         key = _key(samples, index, data, digests) if hashed else b""
         image = samples.decode(index, data)
-        return [_view(image, change, key, preprocessing) for change in changes]
+        try:
+            return [_view(image, change, key, preprocessing) for change in changes]
+        except ImpossibleChangeError as error:
+            error.path = samples.ids[index]
+            raise
 
     side = preprocessing.size or 0
     batch = torch.empty(0, preprocessing.channels, side, side, dtype=torch.uint8)

@@ -8,20 +8,21 @@ from types import MappingProxyType
 
 import numpy as np
 
-from tlcompile.data.augment import Augmentation
+from tlcompile.data.augment import Augmentation, Mirror, UpsideDown
 from tlcompile.data.digests import KEY_BYTES, Keys
 from tlcompile.errors.data import ViewCountError
+from tlcompile.recipe.image_changes import Change
 
 # Flips alone leave nothing to draw: each view is a flip, and the first is the image as it is.
-EXACT_VIEWS: MappingProxyType[frozenset[str], tuple[tuple[str, ...], ...]] = MappingProxyType(
+EXACT_VIEWS: MappingProxyType[frozenset[str], tuple[tuple[Change, ...], ...]] = MappingProxyType(
     {
-        frozenset({"horizontal_flip"}): ((), ("mirror",)),
-        frozenset({"vertical_flip"}): ((), ("upside_down",)),
+        frozenset({"horizontal_flip"}): ((), (Mirror(),)),
+        frozenset({"vertical_flip"}): ((), (UpsideDown(),)),
         frozenset({"horizontal_flip", "vertical_flip"}): (
             (),
-            ("mirror",),
-            ("upside_down",),
-            ("mirror", "upside_down"),
+            (Mirror(),),
+            (UpsideDown(),),
+            (Mirror(), UpsideDown()),
         ),
     }
 )
@@ -32,7 +33,7 @@ class Views:
     """The views of all images: view number `v` of an image is always the same.
 
     Args:
-        names: Names in `AUGMENTATIONS`, done in this order.
+        changes: Done in this order.
         size: Side of the square that the model wants.
         seed: Decides all draws, with the view and the sample's bytes.
         count: Views an image; views that are there stay as they are when it grows.
@@ -41,23 +42,28 @@ class Views:
         ViewCountError: Flips alone make another number of views.
     """
 
-    names: tuple[str, ...]
+    changes: tuple[Change, ...]
     size: int
     seed: int
     count: int
 
     def __post_init__(self) -> None:
-        exact = EXACT_VIEWS.get(frozenset(self.names))
+        exact, names = self.exact, tuple(change.word for change in self.changes)
         if exact is not None and len(exact) != self.count:
             raise ViewCountError(
-                names=self.names, found=self.count, wanted=len(exact), key=("features", "views")
+                names=names, found=self.count, wanted=len(exact), key=("features", "views")
             )
+
+    @property
+    def exact(self) -> tuple[tuple[Change, ...], ...] | None:
+        """Return the changes of each view where nothing is drawn: of flips alone."""
+        return EXACT_VIEWS.get(frozenset(change.word for change in self.changes))
 
     def augmentation(self, view: int) -> Augmentation | None:
         """Return what makes a view; None: it is the image as it is."""
-        exact = EXACT_VIEWS.get(frozenset(self.names))
+        exact = self.exact
         if exact is None:
-            return Augmentation(self.names, self.size, self.seed, view)
+            return Augmentation(self.changes, self.size, self.seed, view)
         return Augmentation(exact[view], self.size, self.seed, view) if exact[view] else None
 
     def tag(self, view: int) -> str:

@@ -95,3 +95,64 @@ class UnpackError(DataError):
 
     def fix(self) -> str:
         return f"fetch it again: rm -f {quoted(self.archive)}"
+
+
+@dataclass(eq=False, kw_only=True)
+class DatasetDownloadError(DataError):
+    """A data set that a library downloads cannot be fetched; nothing is kept."""
+
+    slug: ClassVar[str] = "dataset-download"
+
+    name: str
+    cause: str
+
+    def headline(self) -> str:
+        return f"data set '{one_line(self.name)}' cannot be downloaded"
+
+    def facts(self) -> dict[str, str]:
+        return {"cause": one_line(self.cause, PATH_LIMIT)}
+
+    def fix(self) -> str:
+        return "try again with a connection; what was there before is kept"
+
+
+@dataclass(eq=False, kw_only=True)
+class IncompleteDatasetError(DataError):
+    """A data set's folder is there and is not what its reader expects."""
+
+    slug: ClassVar[str] = "incomplete-dataset"
+
+    name: str
+    folder: str
+    cause: str
+
+    def headline(self) -> str:
+        return f"data set '{one_line(self.name)}' is not whole in '{shown(self.folder)}'"
+
+    def facts(self) -> dict[str, str]:
+        return {"cause": one_line(self.cause, PATH_LIMIT)}
+
+    def fix(self) -> str:
+        aside = f"{self.folder}.aside"
+        return f"put it aside and fetch it again:\nmv {quoted(self.folder)} {quoted(aside)}"
+
+
+@dataclass(eq=False, kw_only=True)
+class MissingPackageError(DataError):
+    """A data set's format wants a package that is not installed."""
+
+    slug: ClassVar[str] = "missing-package"
+    exit_code: ClassVar[int] = 2
+
+    package: str
+    needed_by: str
+    install: str  # what pip is told
+
+    def headline(self) -> str:
+        return f"package '{one_line(self.package)}' is not installed"
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": f"for {one_line(self.needed_by)}"}
+
+    def fix(self) -> str:
+        return f"pip install '{self.install}'"

@@ -282,26 +282,6 @@ class UnknownDatasetError(DataError):
 
 
 @dataclass(eq=False, kw_only=True)
-class UnknownAugmentationError(DataError):
-    """The recipe names an augmentation that we do not know."""
-
-    slug: ClassVar[str] = "unknown-augmentation"
-    exit_code: ClassVar[int] = 2
-
-    name: str
-    names: tuple[str, ...]
-
-    def headline(self) -> str:
-        return f"there is no augmentation '{one_line(self.name)}'"
-
-    def facts(self) -> dict[str, str]:
-        return {"augmentations": listed(self.names)}
-
-    def fix(self) -> str:
-        return did_you_mean(self.name, self.names, f"write one of {listed(self.names)}")
-
-
-@dataclass(eq=False, kw_only=True)
 class ViewCountError(DataError):
     """Flips alone make a fixed number of views; the recipe asks for another."""
 

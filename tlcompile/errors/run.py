@@ -142,7 +142,19 @@ class NoDeviceError(RunError):
 
 @dataclass(eq=False, kw_only=True)
 class NotFiniteLossError(RunError):
-    """The loss became NaN or infinite; `first_layer` is where the first such value was seen."""
+    """A step met NaN or infinity, and was not taken.
+
+    Attributes:
+        epoch: Counts from 1.
+        step: In the epoch; counts from 1.
+        lr: The highest rate of the step.
+        first_layer: The layer or parameter that had the first such value.
+        what: What it was a value of: feature, label, weight, loss or gradient.
+        phase: Its name; `main` where there is but one.
+        samples: Names of those it was seen in.
+        count: Samples of the batch.
+        gradient_norm: Of all gradients together; None where there were none yet.
+    """
 
     slug: ClassVar[str] = "not-finite-loss"
 
@@ -150,16 +162,72 @@ class NotFiniteLossError(RunError):
     step: int
     lr: float
     first_layer: str | None
+    what: str = "loss"
+    phase: str = "main"
+    samples: tuple[str, ...] = ()
+    count: int = 0
+    gradient_norm: float | None = None
 
     def headline(self) -> str:
-        return f"the loss is not finite at epoch {self.epoch}, step {self.step}"
+        during = f" of phase '{one_line(self.phase)}'" if self.phase != "main" else ""
+        return f"a {self.what} is not finite at epoch {self.epoch}, step {self.step}{during}"
 
     def facts(self) -> dict[str, str]:
-        seen = {"seen in": f"'{self.first_layer}'"} if self.first_layer is not None else {}
-        return {"lr": f"{self.lr:g}", **seen, "kept": "metrics.csv of the epochs before"}
+        facts = {}
+        if self.first_layer is not None:
+            facts["first in"] = f"'{one_line(self.first_layer)}'"
+        if self.samples:
+            names = listed([one_line(name, PATH_LIMIT) for name in self.samples])
+            facts["samples"] = f"{len(self.samples)} of the batch's {self.count}: {names}"
+        facts["lr"] = f"{self.lr:g}"
+        if self.gradient_norm is not None:
+            facts["gradient norm"] = f"{self.gradient_norm:g}"
+        return {**facts, "kept": "the last checkpoint, the best weights, metrics.csv"}
 
     def fix(self) -> str:
+        if self.what == "feature":
+            return "look at these images, and compute their features anew: features.cache=off"
+        if self.what == "label":
+            return "correct the labels of these samples"
+        if self.phase != "main":
+            return (
+                f"learn more slowly: write lr: {self.lr / 10:g} in phase '{one_line(self.phase)}'"
+            )
         return f"learn more slowly: fine_tune.optimizer.lr={self.lr / 10:g}"
+
+
+@dataclass(eq=False, kw_only=True)
+class OutOfMemoryError(RunError):
+    """A step does not fit into memory, however small its micro-batch.
+
+    Attributes:
+        device: Where.
+        micro_batch: Images computed at once, in the last try.
+        halvings: How often it was halved.
+        reason: What the device says.
+    """
+
+    slug: ClassVar[str] = "out-of-memory"
+
+    device: str
+    micro_batch: int
+    halvings: int
+    reason: str
+
+    def headline(self) -> str:
+        return (
+            f"{one_line(self.device)} has too little memory for {self.micro_batch} images at once"
+        )
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": one_line(self.reason, PATH_LIMIT),
+            "tried": f"the micro-batch was halved {self.halvings} times",
+            "kept": "the last checkpoint, the best weights, metrics.csv",
+        }
+
+    def fix(self) -> str:
+        return "train less of the model (freeze.upto nearer the output), or another run.device"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tlcompile.errors.base import listed
+from tlcompile.errors.base import listed, one_line
 from tlcompile.errors.run import RunError
 
 
@@ -45,6 +45,36 @@ class NoGradientError(RunError):
 
     def fix(self) -> str:
         return "freeze them, or let an output read them"
+
+
+@dataclass(eq=False, kw_only=True)
+class NotOneGroupError(RunError):
+    """A trainable parameter is not in exactly one group of the optimizer.
+
+    Attributes:
+        absent: In no group: they would never move.
+        twice: In several: they would move twice a step.
+        frozen: In a group although they are frozen.
+        total: Trainable parameters.
+    """
+
+    slug: ClassVar[str] = "not-one-group"
+
+    absent: tuple[str, ...]
+    twice: tuple[str, ...]
+    frozen: tuple[str, ...]
+    total: int
+
+    def headline(self) -> str:
+        return f"the optimizer's groups do not fit the {self.total} trainable tensors"
+
+    def facts(self) -> dict[str, str]:
+        names = {"in none": self.absent, "in several": self.twice, "frozen": self.frozen}
+        found = {what: listed(some) for what, some in names.items() if some}
+        return {**found, "wanted": "every trainable tensor in exactly one group"}
+
+    def fix(self) -> str:
+        return "this is a bug in tlcompile: report it with the recipe"
 
 
 @dataclass(eq=False, kw_only=True)
@@ -92,6 +122,29 @@ class WrongClassCountError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
+class ExtraNotInstalledError(RunError):
+    """A package is wanted that only an extra installs."""
+
+    slug: ClassVar[str] = "extra-not-installed"
+    exit_code: ClassVar[int] = 2
+
+    package: str
+    extra: str
+    wanted_by: str
+
+    def headline(self) -> str:
+        return (
+            f"{one_line(self.wanted_by)} needs the package '{self.package}', which is not installed"
+        )
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": f"the extra '{self.extra}'"}
+
+    def fix(self) -> str:
+        return f"pip install 'tlcompile[{self.extra}]'"
+
+
+@dataclass(eq=False, kw_only=True)
 class GoldenMismatchError(RunError):
     """A loaded model does not compute what the saved one computed."""
 
@@ -109,3 +162,27 @@ class GoldenMismatchError(RunError):
 
     def fix(self) -> str:
         return "load it with the versions in its record.json"
+
+
+@dataclass(eq=False, kw_only=True)
+class AverageStateError(RunError):
+    """A saved average of weights does not fit what moves now."""
+
+    slug: ClassVar[str] = "average-state"
+
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def headline(self) -> str:
+        return "the saved average of weights is not that of what trains now"
+
+    def facts(self) -> dict[str, str]:
+        facts = {"wanted": "the average of every tensor that moves, and of no other"}
+        if self.missing:
+            facts["missing"] = f"of {len(self.missing)} tensors: {listed(self.missing)}"
+        if self.left_over:
+            facts["left over"] = f"of {len(self.left_over)} tensors: {listed(self.left_over)}"
+        return facts
+
+    def fix(self) -> str:
+        return "resume with the recipe that saved it, or start anew: tlcompile train RECIPE --again"

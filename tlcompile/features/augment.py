@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from tlcompile.data.samples import generator
+from tlcompile.data.targets import Targets
 from tlcompile.features.prefix import Rows
-from tlcompile.features.sources import Source
+from tlcompile.features.sources import Batches, Source
 
 
 @dataclass(frozen=True)
@@ -33,18 +35,16 @@ class AugmentedSource:
     seed: int
 
     @property
-    def labels(self) -> Tensor:
-        """(N,) class indices."""
-        return self.source.labels
+    def targets(self) -> Targets:
+        """What the outputs for each sample are compared with."""
+        return self.source.targets
 
-    def batches(
-        self, order: Sequence[int], batch_size: int, epoch: int
-    ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield (changed rows, labels) in the given order."""
-        batches = self.source.batches(order, batch_size, epoch)
-        for number, (rows, labels) in enumerate(batches):
+    def batches(self, batches: Batches, epoch: int, first: int = 0) -> Iterator[tuple[Rows, Any]]:
+        """Yield (changed rows, targets) of each batch; those before `first` are skipped."""
+        found = self.source.batches(batches, epoch, first)
+        for number, (rows, targets) in enumerate(found, first):
             random = generator(self.seed, "features", epoch, number)
-            yield tuple(self._changed(tensor, random) for tensor in rows), labels
+            yield tuple(self._changed(tensor, random) for tensor in rows), targets
 
     def _changed(self, tensor: Tensor, random: torch.Generator) -> Tensor:
         if not tensor.is_floating_point():

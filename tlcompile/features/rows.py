@@ -14,13 +14,14 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from tlcompile.data.targets import Pair, Targets
 from tlcompile.durable import MANIFEST, commit_folder, read_verified, recover
 from tlcompile.errors.fitting import NotFeaturesError, WrongFeaturesError
 from tlcompile.features.batches import Labels, form_of
 from tlcompile.features.fingerprint import differs, key_of
 from tlcompile.features.layout import unpermuted
 from tlcompile.features.prefix import Rows, gather, join
-from tlcompile.features.sources import chunk_batches, trainable
+from tlcompile.features.sources import Batches, trainable
 from tlcompile.store.about import About
 from tlcompile.store.blocks import memory_order
 
@@ -126,6 +127,21 @@ class Features:
 
 
 @dataclass(frozen=True)
+class LabelTargets:
+    """Labels in any form: a tensor, or tensors in dicts and tuples."""
+
+    labels: Labels
+
+    def __len__(self) -> int:
+        return len(next(iter(pytree.tree_leaves(self.labels))))
+
+    def take(self, pairs: Sequence[Pair]) -> Any:
+        """Return the labels of these samples."""
+        chosen = [sample for sample, _ in pairs]
+        return pytree.tree_map_only(Tensor, lambda leaf: leaf[chosen], self.labels)
+
+
+@dataclass(frozen=True)
 class FeatureSource:
     """Features as a source of batches.
 
@@ -138,16 +154,16 @@ class FeatureSource:
     device: torch.device
 
     @property
-    def labels(self) -> Labels:
+    def targets(self) -> Targets:
         """Labels of all samples."""
-        return self.features.labels
+        return LabelTargets(self.features.labels)
 
     def batches(
-        self, order: Sequence[int], batch_size: int, epoch: int
+        self, batches: Batches, epoch: int, first: int = 0
     ) -> Iterator[tuple[Rows, Labels]]:
-        """Yield (rows, labels) in the given order, in every epoch alike."""
+        """Yield (rows, labels) of each batch, in every epoch alike."""
         del epoch
-        for batch in chunk_batches(order, batch_size):
+        for batch in batches[first:]:
             yield self.take(batch)
 
     def take(self, batch: Sequence[int]) -> tuple[Rows, Labels]:

@@ -10,25 +10,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from tlcompile.data.loading import Pair
 from tlcompile.data.samples import generator
+from tlcompile.data.targets import Targets
 from tlcompile.features.prefix import Loader, Prefix, Rows, chunks_of, gather, join
 from tlcompile.store.store import FeatureSet
 
 
+Batches = Sequence[Sequence[int]]  # the samples of each batch, in order
+
+
 class Source(Protocol):
-    """Boundary rows and labels of one split."""
+    """Boundary rows and targets of one split."""
 
     @property
-    def labels(self) -> Tensor:
-        """(N,) class indices."""
+    def targets(self) -> Targets:
+        """What the outputs for each sample are compared with."""
         ...
 
-    def batches(
-        self, order: Sequence[int], batch_size: int, epoch: int
-    ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield (rows, labels) in the given order."""
+    def batches(self, batches: Batches, epoch: int, first: int = 0) -> Iterator[tuple[Rows, Any]]:
+        """Yield (rows, targets) of each batch of samples; those before `first` are skipped."""
         ...
 
 
@@ -42,37 +45,45 @@ class LiveSource:
     Attributes:
         load: Reads images, each in its view, or as the epoch changes it.
         prefix: The frozen part.
-        labels: (N,) class indices.
+        targets: What the outputs for each sample are compared with.
         views: Augmented views an image, of which each epoch draws one; None: an epoch is a view.
         seed: Draws the view of a sample in an epoch.
     """
 
     load: Loader
     prefix: Prefix
-    labels: Tensor
+    targets: Targets
     views: int | None = None
     seed: int = 0
 
-    def batches(
-        self, order: Sequence[int], batch_size: int, epoch: int
-    ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield (rows, labels) in the given order."""
-        size = self.prefix.chunk_size if self.prefix.model.boundary else batch_size
-        pairs = chunks_of(self._pairs(order, epoch), size)
+    def batches(self, batches: Batches, epoch: int, first: int = 0) -> Iterator[tuple[Rows, Any]]:
+        """Yield (rows, targets) of each batch; chunks lie as if none had been skipped."""
+        if not self.prefix.model.boundary:
+            for batch in batches[first:]:
+                pairs = self._pairs(batch, epoch)
+                rows = trainable(self.prefix(self.load(pairs)))
+                yield rows, moved(self.targets.take(pairs), rows[0].device)
+            return
+        size = self.prefix.chunk_size
+        pairs = self._pairs([sample for batch in batches for sample in batch], epoch)
+        skipped = sum(map(len, batches[:first]))
+        chunks = chunks_of(pairs[skipped - skipped % size :], size)
         waiting: Rows = ()
-        for batch in chunk_batches(order, batch_size):
-            while not waiting or len(waiting[0]) < len(batch):
-                rows = trainable(self.prefix(self.load(next(pairs))))
+        drop, start = skipped % size, skipped
+        for batch in batches[first:]:
+            while not waiting or len(waiting[0]) < drop + len(batch):
+                rows = trainable(self.prefix(self.load(next(chunks))))
                 waiting = join([waiting, rows]) if waiting else rows
-            count = len(batch)
-            device = waiting[0].device
-            yield gather(waiting, range(count)), self.labels[batch].to(device)
-            waiting = gather(waiting, range(count, len(waiting[0])))
+            end, device = drop + len(batch), waiting[0].device
+            targets = self.targets.take(pairs[start : start + len(batch)])
+            yield gather(waiting, range(drop, end)), moved(targets, device)
+            waiting = gather(waiting, range(end, len(waiting[0])))
+            drop, start = 0, start + len(batch)
 
     def _pairs(self, order: Sequence[int], epoch: int) -> list[Pair]:
         if self.views is None:
             return [(sample, epoch) for sample in order]
-        drawn = draw_views(self.seed, epoch, len(self.labels), self.views).tolist()
+        drawn = draw_views(self.seed, epoch, len(self.targets), self.views).tolist()
         return [(sample, drawn[sample]) for sample in order]
 
 
@@ -81,16 +92,22 @@ def trainable(rows: Rows) -> Rows:
     return tuple(t.float() if t.dtype in (torch.bfloat16, torch.float16) else t for t in rows)
 
 
-def chunk_batches(order: Sequence[int], batch_size: int) -> list[list[int]]:
+def moved(targets: Any, device: torch.device) -> Any:
+    """Return the targets of a batch on a device: one tensor, or several that belong together."""
+    if isinstance(targets, Tensor):
+        return targets.to(device)
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor.to(device), targets)
+
+
+def chunk_batches(order: Sequence[int], batch_size: int) -> list[Sequence[int]]:
     """Cut an order into batches; a last batch of one joins the one before.
 
     BatchNorm in train mode refuses a single sample.
     """
-    batches = list(chunks_of(order, batch_size))
-    if len(batches) > 1 and len(batches[-1]) == 1 and batch_size > 1:
-        last = batches.pop()
-        batches[-1] = batches[-1] + last
-    return batches
+    cuts = list(range(0, len(order), batch_size))
+    if len(cuts) > 1 and batch_size > 1 and len(order) - cuts[-1] == 1:
+        cuts.pop()
+    return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]
 
 
 class Places(Protocol):
@@ -138,25 +155,25 @@ class KeptSource:
 
     Attributes:
         rows: Where they are.
-        labels: (N,) class indices.
+        targets: What the outputs for each sample are compared with.
         views: Views an image.
         seed: Draws the view of a sample in an epoch.
     """
 
     rows: Places
-    labels: Tensor
+    targets: Targets
     views: int = 1
     seed: int = 0
 
-    def batches(
-        self, order: Sequence[int], batch_size: int, epoch: int
-    ) -> Iterator[tuple[Rows, Tensor]]:
-        """Yield (rows, labels) in the given order."""
-        drawn = draw_views(self.seed, epoch, len(self.labels), self.views).numpy()
-        for batch in chunk_batches(order, batch_size):
+    def batches(self, batches: Batches, epoch: int, first: int = 0) -> Iterator[tuple[Rows, Any]]:
+        """Yield (rows, targets) of each batch of samples; those before `first` are skipped."""
+        drawn = draw_views(self.seed, epoch, len(self.targets), self.views).numpy()
+        for batch in batches[first:]:
             samples = np.asarray(batch, dtype=np.int64)
-            rows = trainable(self.rows.gather(samples * self.views + drawn[samples]))
-            yield rows, self.labels[batch].to(rows[0].device)
+            views = drawn[samples]
+            rows = trainable(self.rows.gather(samples * self.views + views))
+            pairs = list(zip(samples.tolist(), views.tolist(), strict=True))
+            yield rows, moved(self.targets.take(pairs), rows[0].device)
 
 
 def draw_views(seed: int, epoch: int, count: int, views: int) -> Tensor:

@@ -92,6 +92,7 @@ class Summary:
         inits: By which initialiser a new tensor gets its values, by name.
         old_shapes: Sizes in the base of the tensors that changed them, by name.
         dropped_tensors: Tensors of the base that the model has not.
+        stages: The last vertex of each stage, where the recipe says something by stages.
     """
 
     model: str
@@ -105,6 +106,7 @@ class Summary:
     inits: dict[str, str] = field(default_factory=dict)
     old_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     dropped_tensors: tuple[TensorRow, ...] = ()
+    stages: dict[str, str] = field(default_factory=dict)
 
     @property
     def dropped(self) -> dict[str, str]:
@@ -267,6 +269,16 @@ class CompiledModel(TreeModule):
         for name, parameter in self.named_parameters(remove_duplicate=False):
             if parameter.is_floating_point():  # numbers of channels and the like never want one
                 parameter.requires_grad_(name not in self.frozen.tensors)
+
+    def frozen_as(self, other: CompiledModel) -> CompiledModel:
+        """Return this model with another freeze point; both share every tensor.
+
+        The one that was used last decides what wants a gradient: call `hold_freeze` on going back.
+
+        Args:
+            other: The same recipe but for what it freezes, compiled; it may live on meta.
+        """
+        return CompiledModel(self, other._parts, other.frozen, self.origins, other.summary)
 
     @property
     def tree(self) -> nn.Module:

@@ -9,6 +9,7 @@ from tlcompile.graph.flops import flops_of
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.shapes import kind_of, show_shape
+from tlcompile.graph.stages import find_stages
 from tlcompile.model.compiled import Summary, TensorRow, VertexRow
 
 
@@ -20,14 +21,16 @@ class Original:
         source: Whose values its tensors have: the weights' name, a file, `given`, `none`.
         vertices: Its rows, in the order of computation.
         tensors: Of its state dict: (shape, kind).
+        stages: The last vertex of each stage, where they are wanted.
     """
 
     source: str
     vertices: tuple[VertexRow, ...]
     tensors: dict[str, tuple[tuple[int, ...], str]]
+    stages: dict[str, str]
 
 
-def survey(model_graph: ModelGraph, source: str) -> Original:
+def survey(model_graph: ModelGraph, source: str, *, with_stages: bool) -> Original:
     """Write down what a base is, before the passes edit it."""
     module = model_graph.module
     parameters = dict(module.named_parameters(remove_duplicate=False))
@@ -35,7 +38,9 @@ def survey(model_graph: ModelGraph, source: str) -> Original:
         name: (tuple(tensor.shape), "parameter" if name in parameters else "buffer")
         for name, tensor in module.state_dict().items()
     }
-    return Original(source, vertex_rows(model_graph), tensors)
+    found = find_stages(model_graph) if with_stages else {}
+    stages = {stage: name_of(node) for stage, node in found.items()}
+    return Original(source, vertex_rows(model_graph), tensors, stages)
 
 
 def summarise(model_graph: ModelGraph, original: Original) -> Summary:
@@ -60,7 +65,18 @@ def summarise(model_graph: ModelGraph, original: Original) -> Summary:
         inits=_inits(model_graph),
         old_shapes=_old_shapes(model_graph, original),
         dropped_tensors=_dropped_tensors(model_graph, original),
+        stages=_stages(original, left),
     )
+
+
+def _stages(original: Original, left: Collection[str]) -> dict[str, str]:
+    """Return the last vertex of each stage that is left of it, or of those before it."""
+    names = [row.name for row in original.vertices]
+    ends = {
+        stage: [name for name in names[: names.index(end) + 1] if name in left]
+        for stage, end in original.stages.items()
+    }
+    return {stage: kept[-1] for stage, kept in ends.items() if kept}
 
 
 def counted(model_graph: ModelGraph) -> tuple[VertexRow, ...]:

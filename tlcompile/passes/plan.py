@@ -1,16 +1,18 @@
 """From a recipe to passes, in one fixed order whatever the order in the file.
 
 freeze marks (names of the base) -> inputs -> remove -> resize -> add (what is read first) -> head ->
-add what reads the head -> outputs -> dead -> check.
+add what reads the head -> outputs -> dead -> override -> check.
 Reading this file and compiler.py is understanding the compiler.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import replace
 
 from tlcompile.errors.base import raise_problems
 from tlcompile.errors.edits import ClassCountError, ClassesUnknownError
+from tlcompile.errors.graph import GraphError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import name_of
@@ -26,6 +28,7 @@ from tlcompile.passes.freeze_upto import FreezeUpto
 from tlcompile.passes.lookup import as_point, head_of, output_names
 from tlcompile.passes.misfits import misfits
 from tlcompile.passes.order import additions, behind_head, removals
+from tlcompile.passes.override_settings import OverrideSettings, overridable, probability
 from tlcompile.passes.remove_vertex import RemoveVertex
 from tlcompile.passes.replace_head import ReplaceHead
 from tlcompile.passes.resize_vertex import ResizeVertex
@@ -78,6 +81,16 @@ def passes_for(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> tup
     if recipe.outputs or edits:
         edits.append(SetOutputs(vertices=recipe.outputs or (), key=("outputs",)))
         edits.append(DropDeadVertices(key=("outputs",)))
+    override = recipe.fine_tune.override
+    if override is not None:
+        edits.append(
+            OverrideSettings(
+                vertices=overridable(base, frozen_throughout(recipe, base)),
+                dropout=probability(override.dropout),
+                activation=override.activation,
+                key=("fine_tune", "override"),
+            )
+        )
     points = map(as_point, recipe.freeze.upto)
     words = tuple(":".join(p) if isinstance(p, tuple) else p for p in points)
     return (*freeze_marks(recipe), *edits, CheckFrozen(points=words, key=("freeze", "upto")))
@@ -91,6 +104,25 @@ def freeze_marks(recipe: Recipe) -> list[Pass]:
         for i, v in enumerate(recipe.freeze.only)
     ]
     return [FreezeUpto(points=points, key=("freeze", "upto")), *alone]
+
+
+def frozen_throughout(recipe: Recipe, base: ModelGraph) -> set[str]:
+    """Return the vertices of the base that are frozen in every phase.
+
+    Raises:
+        GraphError: A phase names what the base does not have.
+    """
+    frozen = []
+    for key, freeze in recipe.freezes():
+        marked = replace(base, frozen=set(), frozen_alone=set(), notes=[])
+        for one in freeze_marks(recipe.model_copy(update={"freeze": freeze})):
+            try:
+                one.apply(marked)
+            except GraphError as error:
+                error.key = key
+                raise
+        frozen.append(marked.frozen | marked.frozen_alone)
+    return set.intersection(*frozen)
 
 
 def _additions(

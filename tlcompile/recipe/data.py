@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, model_validator
+from pydantic import Field, model_validator
 
+from tlcompile.recipe.augment import Alpha, Augment, Mix
 from tlcompile.recipe.fields import (
     Fraction,
+    Name,
     Names,
     NotNegative,
     Positive,
@@ -15,40 +17,31 @@ from tlcompile.recipe.fields import (
     Section,
     Seed,
     Text,
-    as_list,
 )
 
-Dataset = Literal["digits", "flower_photos", "hymenoptera"]
-Augmentation = Literal[
-    "random_resized_crop", "horizontal_flip", "vertical_flip", "color_jitter", "rotation"
-]
-_ONE = {"enum": list(get_args(Augmentation))}
-Augmentations = Annotated[
-    tuple[Augmentation, ...],
-    Strict(False),
-    BeforeValidator(as_list),
-    WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE}]}),
-]
+Dataset = Literal[
+    "digits", "flower_photos", "hymenoptera",
+    "cifar10", "cifar100", "country211", "dtd", "eurosat", "fashion_mnist", "flowers102", "food101",
+    "kmnist", "mnist", "oxford_pets", "stl10", "svhn",
+]  # fmt: skip
 
 
 # Known without opening anything, so that `check` needs no data.
-DATASET_CLASSES = {"digits": 10, "flower_photos": 5, "hymenoptera": 2}
+DATASET_CLASSES = {
+    "digits": 10, "flower_photos": 5, "hymenoptera": 2,
+    "cifar10": 10, "cifar100": 100, "country211": 211, "dtd": 47, "eurosat": 10,
+    "fashion_mnist": 10, "flowers102": 102, "food101": 101, "kmnist": 10, "mnist": 10,
+    "oxford_pets": 37, "stl10": 10, "svhn": 10,
+}  # fmt: skip
 
 
 class Split(Section):
-    """A share of the images for validation, class by class."""
+    """A share of the images for validation: of each class, of each label, or of each range of numbers."""
 
     val: Fraction = Field(0.2, description="Share of each class.")
     seed: Seed = Field(0, description="Of the draw.")
-
-
-class Augment(Section):
-    """Random changes to images: a pure function of the seeds, the view or epoch, and the image's bytes."""
-
-    train: Augmentations = Field((), description="On training images.")
-    val: Augmentations = Field((), description="On validation images: a shift of domain.")
-    seed: Seed = Field(
-        0, description="Of the views; without views, fine_tune.seed and the epoch take part too."
+    column: Name | None = Field(
+        None, description="Column of data.csv that says train, val or test; default: none does."
     )
 
 
@@ -56,23 +49,66 @@ class Data(Section):
     """Which images are trained on."""
 
     folder: Text | None = Field(
-        None, description="Class folders; or train/, val/ (and test/) with class folders in each."
+        None,
+        description="Class folders; or train/, val/ (and test/) with class folders in each. For "
+        "segmentation images/ and masks/ instead. With csv: where its relative paths go on.",
     )
-    dataset: Dataset | None = Field(None, description="A named data set; `digits` is bundled.")
-    split: Split = Field(Split(), description="Used where there is no val/ folder.")
-    classes: Names | None = Field(None, description="A subset, in this order.")
+    dataset: Dataset | None = Field(
+        None, description="A named data set; `digits` is bundled, others are downloaded once."
+    )
+    csv: Annotated[Text, Field(min_length=1)] | None = Field(
+        None, description="A table with a row an image; relative paths go on from its own folder."
+    )
+    huggingface: Annotated[Text, Field(min_length=1)] | None = Field(
+        None,
+        description="A data set of the Hugging Face hub, or a folder in its format; needs the extra "
+        "huggingface.",
+    )
+    image: Name | None = Field(
+        None,
+        description="Column of the images; default: `image`, of huggingface the one that has images.",
+    )
+    target: Names | None = Field(
+        None,
+        description="Columns to predict: of a class's name; of labels as a;b, or one of 0 and 1 for "
+        "each; of numbers; of masks' paths. Default: label (mask for segmentation).",
+    )
+    split: Split = Field(Split(), description="Used where there are no validation images.")
+    classes: Names | None = Field(
+        None,
+        description="A subset, in this order; for segmentation the names of the masks' values.",
+    )
     per_class: Positive | None = Field(
         None, description="Training images a class, drawn by the seed."
     )
     augment: Augment = Field(Augment(), description="Random changes to images.")
+    mix: Mix | None = Field(None, description="Training images mixed with one another.")
 
     @model_validator(mode="after")
     def _one_source(self) -> Data:
-        if self.folder is not None and self.dataset is not None:
+        given = [key for key in ("folder", "dataset", "csv", "huggingface") if getattr(self, key)]
+        if len(given) > 1 and set(given) != {"folder", "csv"}:
             raise ValueError(
-                "folder and dataset both say where the images are | drop one: ~data.folder or ~data.dataset"
+                f"{given[0]} and {given[1]} both say where the images are | "
+                f"drop one: ~data.{given[0]} or ~data.{given[1]}"
             )
+        if self.csv is None and self.split.column is not None:
+            raise ValueError("split.column has no effect without csv | drop split.column")
+        if self.csv is None and self.huggingface is None:
+            for key in ("image", "target"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key} has no effect without csv or huggingface | drop {key}")
         return self
+
+    def columns_of(self, task: str) -> tuple[str, ...]:
+        """Return the columns to predict, where the task has one output."""
+        return self.target or (("mask",) if task == "segmentation" else ("label",))
+
+    def named_by_columns(self, task: object) -> tuple[str, ...] | None:
+        """Return the columns where each is one number or one label to predict."""
+        columns = self.target or ()
+        each = task == "regression" or (task == "multilabel" and len(columns) > 1)
+        return columns if each and columns else None
 
 
 class FeatureAugment(Section):
@@ -82,6 +118,11 @@ class FeatureAugment(Section):
         0.0, description="Gaussian noise, in standard deviations of the batch's features."
     )
     dropout: Probability = Field(0.0, description="Share of the features that are set to 0.")
+    mixup: Alpha | None = Field(
+        None,
+        description="Rows of a batch blended, with what they are compared with; the share is drawn "
+        "from Beta(x, x).",
+    )
 
 
 class Features(Section):

@@ -24,6 +24,14 @@ class Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
+class RuleAt(ValueError):  # noqa: N818, Pydantic wants a ValueError, users see a RuleError
+    """A rule that is broken at a place below the section that checks it."""
+
+    def __init__(self, text: str, *key: str | int) -> None:
+        super().__init__(text)
+        self.key = key
+
+
 def _as_written(value: Any) -> Any:
     """Return a number's text: the vertex `1.10` is not the vertex `1.1`."""
     return getattr(value, "text", value)

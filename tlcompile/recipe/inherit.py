@@ -12,7 +12,8 @@ from tlcompile.recipe.finished import FinishedRun, find_run, read_run
 from tlcompile.recipe.nodes import Entry, Mapping, Node, Scalar, Sequence
 from tlcompile.recipe.scalars import resolve
 
-SOURCES = frozenset({"folder", "dataset"})  # of data; where one is named, the run's data are not
+# Of data; where one is named, the run's data are not taken.
+SOURCES = frozenset({"folder", "dataset", "csv", "huggingface"})
 
 
 def inherit(root: Mapping) -> Mapping:

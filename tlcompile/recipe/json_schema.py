@@ -18,6 +18,7 @@ def recipe_schema() -> dict[str, Any]:
     for path, key in SHORT_FORMS.items():
         owner = schema if len(path) == 1 else definitions["FineTune"]
         _allow_short(owner["properties"], path[-1], key)
+    _allow_short(definitions["OutputTask"]["properties"], "loss", "name")
     for key in ("upto", "only"):
         _allow_one(definitions["Freeze"]["properties"], key)
     _as_the_section(definitions["Phase"]["properties"], schema["properties"]["freeze"])

@@ -23,6 +23,8 @@ SHORT_FORMS: dict[tuple[str, ...], str] = {
     ("fine_tune", "optimizer"): "name",
     ("fine_tune", "schedule"): "name",
     ("fine_tune", "early_stop"): "patience",
+    ("fine_tune", "clip"): "norm",
+    ("fine_tune", "loss"): "name",
 }
 
 

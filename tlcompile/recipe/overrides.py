@@ -37,7 +37,7 @@ from tlcompile.recipe.nodes import (
 from tlcompile.recipe.scalars import resolve
 
 COMMAND_LINE = "command line"
-FLAGS = ("-m", "--multirun", "--again")
+FLAGS = ("-m", "--multirun", "--again", "--resume", "--inexact")
 
 _PLUSES = re.compile(r"\+{0,2}")
 _KEY = re.compile(r"(?:[^=\[]|\[[^\]]*\])*")

@@ -85,7 +85,8 @@ def _is_plain(finding: Any) -> bool:
 
 def _in_tree(root: Node, finding: Any) -> RecipeKey:
     """Drop elements that the file has no level for: union tags, names of alternatives."""
-    loc = finding["loc"]
+    cause = finding.get("ctx", {}).get("error")
+    loc = (*finding["loc"], *getattr(cause, "key", ()))  # of a RuleAt
     node: Node | None = root
     key: list[int | str] = []
     for element in loc:

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from tlcompile.recipe.augment import CHANGES, OneChange
 from tlcompile.recipe.fields import Activation
 from tlcompile.recipe.initialisers import AnyInit
 from tlcompile.recipe.layers.any_layer import AnyLayer
@@ -41,6 +42,9 @@ def reference_text() -> str:
     for init in _INITIALISERS:
         parts += _section(_words_of(init, "name"), init, level=3, skip=("name",))
     parts += ["## Activations\n", _words_in(Activation), ""]
+    parts += ["## Augmentations\n", "A name, or a mapping from the name to these keys.\n"]
+    for word, change in CHANGES.items():
+        parts += _section(f"`{word}`", change, level=3)
     return "\n".join(parts).rstrip() + "\n"
 
 
@@ -70,7 +74,7 @@ def _rows(model: type[BaseModel], prefix: str, skip: tuple[str, ...]) -> Iterato
         key = f"{prefix}{field.alias or name}"
         if key in skip or name in ("layer",):
             continue
-        inner = [s for s in _sections(field.annotation) if s not in _INITIALISERS]
+        inner = [s for s in _sections(field.annotation) if s not in _ELSEWHERE]
         cells = (f"`{key}`", _type(field.annotation), _default(field), field.description or "")
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         for section in inner:
@@ -95,6 +99,8 @@ def _sections(kind: Any) -> list[type[BaseModel]]:
 
 def _type(kind: Any) -> str:
     origin, args = get_origin(kind), get_args(kind)
+    if _sections(kind) == [OneChange]:
+        return "list of [augmentations](#augmentations)"
     if origin is typing.Annotated:
         return _type(args[0])
     if kind == Activation:
@@ -128,3 +134,4 @@ def _default(field: FieldInfo) -> str:
 
 
 _INITIALISERS = _sections(AnyInit)
+_ELSEWHERE = (*_INITIALISERS, OneChange)  # in a chapter of their own

@@ -6,13 +6,16 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from tlcompile.recipe.fields import Count, NumBytes, Section, Text
+from tlcompile.recipe.fields import Count, NumBytes, Positive, Section, Text
 
 
 class Run(Section):
     """What the machine decides; no part of the recipe's identity."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
+    micro_batch: Positive | None = Field(
+        None, description="Images computed at once, in a step; default: a batch. Halved where memory ends."
+    )
     workers: Count = Field(2, description="Threads that decode images.")
     output_dir: Text = Field("runs", description="The folder above the run's own.")
     cache: Annotated[Text, Field(min_length=1)] | None = Field(
@@ -20,4 +23,7 @@ class Run(Section):
     )
     cache_budget: NumBytes = Field(
         "50GB", description="Stored features beyond it: the least recently used go."
+    )
+    checkpoint_seconds: Positive = Field(
+        300, description="Seconds between checkpoints inside an epoch; each epoch ends with one."
     )

@@ -8,13 +8,16 @@ from pydantic import Field, PrivateAttr, Strict, model_validator
 
 from tlcompile.errors.base import RecipeKey, Span
 from tlcompile.recipe.data import DATASET_CLASSES, Data, Features
-from tlcompile.recipe.fields import Name, Names, Positive, Section, Text
-from tlcompile.recipe.fine_tune import FineTune, Phase
+from tlcompile.recipe.data_effect import refuse_idle_data
+from tlcompile.recipe.fields import Name, Names, Positive, RuleAt, Section, Text
+from tlcompile.recipe.fine_tune import FineTune
 from tlcompile.recipe.freeze import Freeze
 from tlcompile.recipe.initialisers import Init
 from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.nodes import Mapping, locate
+from tlcompile.recipe.phases import Phase
 from tlcompile.recipe.run import Run
+from tlcompile.recipe.tasks import OutputTask, Tasks, idle_lines
 
 
 class Base(Section):
@@ -118,9 +121,10 @@ class Recipe(Section):
     outputs: Names | None = Field(
         None, description="What the model returns; default: the base's own."
     )
-    task: Literal["classification", "binary", "multilabel", "regression", "segmentation"] = Field(
+    task: Tasks = Field(
         "classification",
-        description="Decides loss, metrics and the number of logits; only the first two yet.",
+        description="Decides loss, metrics and the number of logits. Of several outputs: the task of "
+        "each, by its vertex.",
     )
     data: Data = Field(Data(), description="The images.")
     features: Features = Field(Features(), description="Outputs of the frozen part.")
@@ -128,7 +132,9 @@ class Recipe(Section):
     run: Run = Field(Run(), description="What the machine decides.")
 
     _source: Mapping | None = PrivateAttr(None)
-    _phase: int | None = PrivateAttr(None)  # whose own freeze point it has
+    # Which phase it is of, and the keys that this phase has itself.
+    _phase: tuple[int, frozenset[str]] | None = PrivateAttr(None)
+    _freezes: tuple[tuple[RecipeKey, Freeze], ...] = PrivateAttr(())  # of all phases
 
     @model_validator(mode="after")
     def _no_line_without_effect(self) -> Recipe:
@@ -141,9 +147,40 @@ class Recipe(Section):
             raise ValueError(
                 "data.augment.seed has no effect without data.augment.train or .val | drop it"
             )
-        if self.fine_tune.label_smoothing and self.task == "binary":
-            raise ValueError("fine_tune.label_smoothing has no effect on task: binary | drop it")
+        self._refuse_idle_losses()
+        refuse_idle_data(self.data, self.fine_tune.sampling, self.task)
         return self
+
+    def _refuse_idle_losses(self) -> None:
+        tune = self.fine_tune
+        if isinstance(self.task, str):
+            for key, rule in idle_lines(self.output_tasks()[""]):
+                raise RuleAt(rule, "fine_tune", key)
+            return
+        if len(self.task) < 2:
+            text = "task names fewer than two outputs | write the word alone: task: classification"
+            raise RuleAt(text, "task")
+        for name, one in self.task.items():
+            if one.task == "segmentation":
+                text = "segmentation is no task beside others | write task: segmentation"
+                raise RuleAt(text, "task", name, "task")
+        for key in ("loss", "class_weights", "label_smoothing"):
+            if getattr(tune, key):
+                text = f"{key} has no effect on several outputs | write it at each: task.<output>.{key}"
+                raise RuleAt(text, "fine_tune", key)
+
+    def output_tasks(self) -> dict[str, OutputTask]:
+        """Return what each output is trained on, by its vertex; the only one is called ""."""
+        if not isinstance(self.task, str):
+            return self.task
+        tune = self.fine_tune
+        alone = OutputTask.model_construct(
+            task=self.task,
+            loss=tune.loss,
+            label_smoothing=tune.label_smoothing,
+            class_weights=tune.class_weights,
+        )
+        return {"": alone}
 
     def known_classes(self) -> int | None:
         """Return the number of classes that the recipe tells; None: only the images would."""
@@ -151,6 +188,8 @@ class Recipe(Section):
             return 2
         if self.data.classes is not None:
             return len(self.data.classes)
+        if names := self.data.named_by_columns(self.task):
+            return len(names)
         return DATASET_CLASSES.get(self.data.dataset or "")
 
     def phases(self) -> tuple[Recipe, ...]:
@@ -164,10 +203,24 @@ class Recipe(Section):
         own = {"freeze": phase.freeze or self.freeze, "fine_tune": self.fine_tune.during(phase)}
         recipe = self.model_copy(update=own)
         recipe._phase = None if phase.freeze is None else index
+        recipe._freezes = self.freezes()
         return recipe
+
+    def freezes(self) -> tuple[tuple[RecipeKey, Freeze], ...]:
+        """Return what each phase freezes, with its key; the recipe of one phase knows all of them."""
+        phases = self.fine_tune.phases
+        if phases is None:
+            return self._freezes or ((("freeze",), self.freeze),)
+        return tuple(
+            (("freeze",), self.freeze)
+            if phase.freeze is None
+            else (("fine_tune", "phases", index, "freeze"), phase.freeze)
+            for index, phase in enumerate(phases)
+        )
 
     def where(self, key: RecipeKey) -> Span | None:
         """Return the place of a key in the file or on the command line, where there is one."""
-        if self._phase is not None and key[:1] == ("freeze",):
-            key = ("fine_tune", "phases", self._phase, *key)
+        below = key[1:] if key[:1] == ("fine_tune",) else key
+        if self._phase is not None and below and below[0] in self._phase[1]:
+            key = ("fine_tune", "phases", self._phase[0], *below)
         return None if self._source is None else locate(self._source, key)

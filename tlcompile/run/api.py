@@ -12,7 +12,7 @@ from tlcompile.recipe.load import complete, load_recipe
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import next_generation, read_record, run_folder
 from tlcompile.run.train import train_recipe
-from tlcompile.training.loop import EpochRow
+from tlcompile.training.state import EpochRow
 
 
 def train(

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 from tlcompile.errors.base import TLCompileError, one_line
 from tlcompile.errors.recipe import CommandLineError
 from tlcompile.run.importing import importing
+from tlcompile.run.signals import stoppable
 
 # verb -> (module, one line, example); the module's `add_arguments` and `run` do the rest.
 VERBS = {
@@ -22,13 +23,21 @@ VERBS = {
     "check": ("check", "prove a recipe without weights or data", "check recipes/digits.yaml"),
     "plan": ("show_plan", "show what would happen", "plan recipes/digits.yaml freeze.upto=block2"),
     "train": ("fit", "compile and train", "train recipes/digits.yaml -m freeze.upto=stem,block1"),
+    "find-rate": ("find_rate", "suggest a learning rate", "find-rate recipes/digits.yaml"),
     "evaluate": ("evaluate", "judge a run on labelled images", "evaluate runs/digits-1a2b3c4d"),
     "predict": ("predict", "say what is on images", "predict runs/flowers-1a2b3c4d photo.jpg"),
     "cache": ("cache", "list, verify or shrink stored features", "cache gc --budget 20GB"),
     "schema": ("schema", "print the JSON Schema of recipes", "schema > recipe.schema.json"),
 }
 
-READS_RECIPES = ("check", "plan", "train", "evaluate", "predict")  # these take --allow-plugin
+READS_RECIPES = (
+    "check",
+    "plan",
+    "train",
+    "find-rate",
+    "evaluate",
+    "predict",
+)  # these take --allow-plugin
 
 INTERRUPTED = 130  # 128 + SIGINT, as shells count
 
@@ -37,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb; return the exit code.
 
     0 ok, 1 the run failed, 2 the recipe or the command line is wrong, 74 an I/O error,
-    130 interrupted.
+    75 stopped by SIGUSR1 (queue it again), 130 interrupted, 143 stopped by SIGTERM.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0] in ("-h", "--help"):
@@ -126,7 +135,8 @@ def _module(path: str) -> Any:
 def _guarded(verb: str, words: Sequence[str]) -> int:
     """Run a verb; every error is one message on stderr, never a traceback; with --json data too."""
     try:
-        return _run(verb, words)
+        with stoppable() if verb == "train" else contextlib.nullcontext():
+            return _run(verb, words)
     except TLCompileError as error:
         print(error, file=sys.stderr)
         if "--json" in words:

@@ -45,8 +45,12 @@ from tlcompile.run.fitting import (
     refuse_unless_positive,
 )
 from tlcompile.store.about import About
-from tlcompile.training.loop import EpochRow, Stopping, train_epochs
+from tlcompile.training.goal import simple_goal
+from tlcompile.training.loop import EpochDone, PhaseTrainer, Settings
+from tlcompile.training.objective import Objective
+from tlcompile.training.optim import Given
 from tlcompile.training.proof import FreezeProof
+from tlcompile.training.state import EpochRow
 
 PRECISIONS: Final = ("exact", "fp32-fused", "fast", "auto")
 
@@ -184,23 +188,27 @@ class FeatureTrainer:
         stepping = optimizer_of(self.model, optimizer, lr)
         task, measured = loss_of(loss)
         proof = self._proof(task)
-        rows = train_epochs(
+        source = self._source(data, task)
+        trainer = PhaseTrainer(
             self.model,
-            self._source(data, task),
+            source,
             None if validation is None else self._source(validation, task),
-            task=task,
-            loss=measured,
-            optimizer=stepping,
-            rate=None,
-            epochs=epochs,
-            batch_size=batch_size,
-            seed=seed,
-            stopping=Stopping("train/loss"),
+            objective=self._objective(source, task, measured),
+            optimizers=Given(stepping),
+            schedule=None,
+            settings=Settings(epochs, batch_size, seed, "train/loss", rising=False),
             proof=proof,
+            moving=frozenset(),
         )
-        history = self._followed(rows, on_epoch)
+        history = self._followed(trainer, on_epoch)
         proof.check(self.model)
         return history
+
+    def _objective(self, source: FeatureSource, task: str | None, loss: Loss) -> Objective:
+        if task is None:
+            return Objective.of_loss(loss)
+        width = self._one_output(source).shape[1]
+        return Objective({"": simple_goal(task, width)}, device=self.device)
 
     def _proof(self, task: str | None) -> FreezeProof:
         proof = FreezeProof.take(self.model)
@@ -209,20 +217,19 @@ class FeatureTrainer:
         return proof
 
     def _followed(
-        self, rows: Iterator[tuple[EpochRow, bool]], on_epoch: Callable[[EpochRow], Any]
+        self, trainer: PhaseTrainer, on_epoch: Callable[[EpochRow], Any]
     ) -> list[EpochRow]:
         """Let the epochs pass; the caller's random numbers and the model's mode stay."""
         devices = [self.device] if self.device.type == "cuda" else []
-        history = []
         with torch.random.fork_rng(devices), _mode_kept(self.model):
             try:
-                for row, _best in rows:
-                    history.append(row)
-                    on_epoch(row)
+                for event in trainer.run():
+                    if isinstance(event, EpochDone):
+                        on_epoch(event.row)
             except NotFiniteLossError as error:
                 facts = {f.name: getattr(error, f.name) for f in dataclasses.fields(error)}
                 raise NotFiniteFitError(**facts) from error
-        return history
+        return trainer.state.history
 
     # What the verbs share
 
@@ -260,7 +267,7 @@ class FeatureTrainer:
 
     def _source(self, data: Any, task: str | None) -> FeatureSource:
         source = self._checked(data if isinstance(data, Features) else self.extract(data))
-        refuse_other_labels(source.labels, task, partial(self._one_output, source))
+        refuse_other_labels(source.features.labels, task, partial(self._one_output, source))
         return source
 
     def _checked(self, features: Features) -> FeatureSource:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -57,6 +58,8 @@ class SourceBuilder:
         device: Where to compute.
         say: Takes lines for the user.
         precision: Instead of the recipe's: what `auto` became in an earlier run.
+        own: Where features go that nobody else can use; None: the shared store.
+        digests: Of the images of splits, where they are known already.
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
@@ -71,7 +74,10 @@ class SourceBuilder:
         device: torch.device,
         say: Say,
         precision: str | None = None,
+        own: Store | None = None,
+        digests: Mapping[str, Keys] = MappingProxyType({}),
     ) -> None:
+        self.own, self.digests = own, digests
         self.recipe, self.preprocessing, self.model = recipe, preprocessing, model
         self.device, self.say = device, say
         self.root = Path(recipe.run.cache) if recipe.run.cache else cache_root()
@@ -106,8 +112,13 @@ class SourceBuilder:
     def _stored(self, parts: list[Part]) -> dict[str, Source]:
         """Return rows from the store; those that it does not have are computed and stored."""
         store, workers = Store(self.root), self.recipe.run.workers
-        digests = {part.name: digests_of(part.samples, workers=workers) for part in parts}
-        sets = self._sets(store, parts)
+        digests = {
+            part.name: self.digests[part.name]
+            if part.name in self.digests
+            else digests_of(part.samples, workers=workers)
+            for part in parts
+        }
+        sets = self._sets(self.own or store, parts)
         keys = {part.name: part.keys(digests[part.name]) for part in parts if sets and part.tags}
         absent = {name: len(missing(sets, wanted)) for name, wanted in keys.items()}
         read = [part for part in parts if part.as_they_are and absent.get(part.name, 1)]
@@ -170,11 +181,13 @@ class SourceBuilder:
         """
         budget = parse_bytes(self.recipe.run.cache_budget)
         try:
-            make_room(store, [*rows, *images], budget)
+            if self.own:
+                make_room(self.own, rows, budget)
+            make_room(store, images if self.own else [*rows, *images], budget)
         except (OverBudgetError, CacheFullError) as error:
             if not rows or not images:
                 raise
-            make_room(store, rows, budget)
+            make_room(self.own or store, rows, budget)
             self.say(f"features    prepared images are not stored: {_worded(error)}")
             return []
         return [one for one, _ in images]
@@ -222,8 +235,8 @@ class SourceBuilder:
         rows: Places = InStore(sets, [one.locate(keys) for one in sets], self.device)
         if self.tier is not None and self.tier.name == "device":
             rows = InMemory(rows.gather(np.arange(len(keys))))
-        labels = torch.tensor(part.samples.labels)
-        return KeptSource(rows, labels, part.views, self.recipe.fine_tune.seed)
+        targets = part.targets(self.preprocessing, self.recipe.run.workers)
+        return KeptSource(rows, targets, part.views, self.recipe.fine_tune.seed)
 
     def _prepare(self, part: Part, digests: Keys, load: Loader) -> Report:
         """Decode every image of a split that runs live once: into the store, or as a proof."""
@@ -249,8 +262,8 @@ class SourceBuilder:
     def _live(self, part: Part, load: Loader, prefix: Prefix) -> Source:
         """Return rows that are computed in every epoch."""
         views = part.views if part.tags and part.name == "train" else None
-        labels = torch.tensor(part.samples.labels)
-        return LiveSource(load, prefix, labels, views, self.recipe.fine_tune.seed)
+        targets = part.targets(self.preprocessing, self.recipe.run.workers)
+        return LiveSource(load, prefix, targets, views, self.recipe.fine_tune.seed)
 
     def _all_live(self, parts: Sequence[Part]) -> dict[str, Source]:
         """Return rows that are computed in every epoch, and images that are read in each."""
@@ -280,9 +293,9 @@ class SourceBuilder:
             count = len(part.samples)
             with progress(f"features of {part.name}", count * part.views) as advance:
                 rows = compute_rows(load, prefix, count, views=part.views, advance=advance)
-            labels = torch.tensor(part.samples.labels)
             seed = self.recipe.fine_tune.seed
-            found[part.name] = KeptSource(InMemory(rows), labels, part.views, seed)
+            targets = part.targets(self.preprocessing, self.recipe.run.workers)
+            found[part.name] = KeptSource(InMemory(rows), targets, part.views, seed)
         return found
 
     def _tell(
@@ -306,6 +319,8 @@ class SourceBuilder:
 
     def _say_why_not(self, sets: Sequence[FeatureSet]) -> None:
         """Where the store has the same vertex under another fingerprint, say what differs."""
+        if self.own:
+            return
         wanted = sets[0].about
         base = wanted.ingredients.get("base")
         others = [one.about for one in Store(self.root).sets() if one.about.key != wanted.key]

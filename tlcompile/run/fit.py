@@ -11,14 +11,20 @@ from tlcompile.run.app import launch, open_session
 from tlcompile.run.single import run_single
 from tlcompile.run.sweep import run_points
 
+# An unfinished run goes on without any of them.
+FLAGS = {
+    "--again": "train a finished run anew, in a folder beside it",
+    "--resume": "never start over: fail where checkpoints are there and cannot be used",
+    "--inexact": "go on under other versions or on another machine: last bits may differ",
+}
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments; overrides and flags may stand in any order behind the recipe."""
     parser.add_argument("recipe", help="a YAML file")
     parser.add_argument("-m", "--multirun", action="store_true", help="key=a,b,c is a sweep")
-    parser.add_argument(
-        "--again", action="store_true", help="train a finished run anew, in a folder beside it"
-    )
+    for flag, what in FLAGS.items():
+        parser.add_argument(flag, action="store_true", help=what)
     parser.add_argument(
         "rest", nargs=argparse.REMAINDER, metavar="key=value",
         help="overrides, and the options above in any order",
@@ -28,12 +34,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Launch through Hydra."""
     overrides, for_hydra, flags = split_arguments(options.rest)
-    again = options.again or "--again" in flags
+    given = {flag: flag in flags or getattr(options, flag[2:]) for flag in FLAGS}
+    how = {
+        "again": given["--again"],
+        "never_anew": given["--resume"],
+        "inexact": given["--inexact"],
+    }
     session = open_session(
         options.recipe,
         overrides,
-        run_one=partial(run_single, again=again),
-        run_points=partial(run_points, again=again),
+        run_one=partial(run_single, **how),
+        run_points=partial(run_points, **how),
     )
     multirun = options.multirun or not {"-m", "--multirun"}.isdisjoint(flags)
     if multirun and not any(map(is_sweep, overrides)) and not for_hydra:

@@ -15,7 +15,7 @@ from tlcompile.model.compiled import TensorRow
 from tlcompile.recipe.finished import find_run, read_run
 from tlcompile.recipe.scalars import to_yaml
 from tlcompile.recipe.schema import Recipe
-from tlcompile.training.loop import EpochRow
+from tlcompile.training.state import EpochRow
 
 METRICS = "metrics.csv"
 RECORD = "record.json"
@@ -57,11 +57,26 @@ def run_folder(recipe: Recipe) -> Path:
 
 
 def next_generation(folder: Path) -> Path:
-    """Return the first free folder beside a finished one: name-2, name-3, ..."""
+    """Return the first free folder beside a recipe's own: name-2, name-3, ..."""
     number = 2
     while (folder.with_name(f"{folder.name}-{number}")).exists():
         number += 1
     return folder.with_name(f"{folder.name}-{number}")
+
+
+def find_generation(folder: Path, *, again: bool) -> tuple[Path, dict[str, Any] | None]:
+    """Find the newest generation of a run; with `again`, a free one where that is finished.
+
+    An unfinished one goes on even with `again`, so that a job that is queued twice finds itself.
+
+    Returns:
+        Its folder, and its record where it is finished.
+    """
+    free = next_generation(folder)
+    number = int(free.name.removeprefix(f"{folder.name}-"))
+    newest = folder if number == 2 else folder.with_name(f"{folder.name}-{number - 1}")
+    record = read_record(newest)
+    return (free, None) if again and record is not None else (newest, record)
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
@@ -90,6 +105,13 @@ def add_row(folder: Path, row: EpochRow) -> None:
     trained = (f"{train.loss:.6f}", f"{train.accuracy:.6f}")
     cells = (row.epoch, row.phase, *trained, *judged, f"{row.lr:.6g}", f"{row.seconds:.3f}")
     append_line(folder / METRICS, _line(cells).rstrip("\n"))
+
+
+def rewrite_rows(folder: Path, rows: Iterable[EpochRow]) -> None:
+    """Let metrics.csv have these epochs: a kill may have left one that no checkpoint knows."""
+    write_file(folder / METRICS, _line(COLUMNS).encode())
+    for row in rows:
+        add_row(folder, row)
 
 
 def tensor_lines(rows: Iterable[TensorRow]) -> str:

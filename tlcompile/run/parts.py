@@ -9,9 +9,12 @@ import numpy as np
 
 from tlcompile.data.augment import Augmentation
 from tlcompile.data.digests import Keys
+from tlcompile.data.masks import MaskTargets
 from tlcompile.data.samples import Samples
+from tlcompile.data.targets import Targets
 from tlcompile.data.views import Views, row_keys
 from tlcompile.recipe.schema import Recipe
+from tlcompile.zoo.preprocessing import Preprocessing
 
 
 @dataclass(frozen=True)
@@ -37,6 +40,12 @@ class Part:
         by_view = [row_keys(digests, tag) for tag in self.tags]
         return np.stack(by_view, axis=1).reshape(-1, digests.shape[1])
 
+    def targets(self, preprocessing: Preprocessing, workers: int) -> Targets:
+        """Return what the outputs are compared with; masks follow the views of their images."""
+        if self.samples.masks:
+            return MaskTargets(self.samples, preprocessing, self.augmentation, workers)
+        return self.samples.targets()
+
     @property
     def as_they_are(self) -> bool:
         """Tell whether its images are not changed."""
@@ -55,12 +64,12 @@ def _part(recipe: Recipe, name: str, samples: Samples, size: int) -> Part:
             seeds = (augment.seed, recipe.fine_tune.seed)
 
             def drawn(epoch: int) -> Augmentation:
-                return Augmentation(augment.train, size, seeds, epoch)
+                return Augmentation(augment.on_train, size, seeds, epoch)
 
             return Part(name, samples, 1, drawn, ())
-        kept = Views(augment.train, size, augment.seed, views)
+        kept = Views(augment.on_train, size, augment.seed, views)
         return Part(name, samples, views, kept.augmentation, tuple(map(kept.tag, range(views))))
     if name == "val" and augment.val:  # a shift of domain is the same each time
-        shift = Augmentation(augment.val, size, augment.seed, 0)
+        shift = Augmentation(augment.on_val, size, augment.seed, 0)
         return Part(name, samples, 1, lambda _view: shift, (shift.tag,))
     return Part(name, samples, 1, lambda _view: None, ("",))

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tlcompile.data.views import Views
 from tlcompile.errors.ancestry import OtherClassesError, OwnBaseError
 from tlcompile.errors.base import TLCompileError, raise_problems
-from tlcompile.errors.data import ViewCountError
 from tlcompile.errors.edits import NoEffectError, WrongWidthError
 from tlcompile.errors.graph import NotYetError
 from tlcompile.errors.run import NothingTrainsError
-from tlcompile.errors.training import AugmentedFrozenError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.passes.plan import num_logits
 from tlcompile.recipe.finished import FinishedRun, find_run, read_run
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.refuse_augment import augmentation_problems
 from tlcompile.run.splits import known_names
 from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO
 
@@ -56,19 +54,6 @@ def refuse_other_data(recipe: Recipe) -> None:
             raise NotYetError(what=told, instead=instead, key=key).at(recipe.where(key))
 
 
-def refuse_phases(recipe: Recipe) -> None:
-    """Refuse to train phase by phase; such a recipe can be checked and planned.
-
-    Raises:
-        NotYetError: It has phases.
-    """
-    if recipe.fine_tune.phases is not None:
-        key = ("fine_tune", "phases")
-        instead = "write epochs, and train once for each freeze point"
-        error = NotYetError(what="training with fine_tune.phases", instead=instead, key=key)
-        raise error.at(recipe.where(key))
-
-
 def refuse_other_classes(
     recipe: Recipe, model: CompiledModel, classes: tuple[str, ...] | None = None
 ) -> None:
@@ -88,7 +73,8 @@ def refuse_other_classes(
     found = classes or known_names(recipe, run.classes)
     if found is None or found == run.classes:
         return
-    named = [name for name in ("classes", "folder", "dataset") if getattr(recipe.data, name)]
+    keys = ("classes", "csv", "folder", "dataset", "huggingface")
+    named = [name for name in keys if getattr(recipe.data, name)]
     key = ("data", named[0])
     error = OtherClassesError(run=str(run.folder), wanted=run.classes, found=found, key=key)
     raise error.at(recipe.where(key))
@@ -120,21 +106,7 @@ def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
             instead="take the model from compile_recipe, and train it in your own loop",
             key=("inputs",),
         )
-    yield from _views(recipe, model)
-
-
-def _views(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
-    augment, features = recipe.data.augment, recipe.features
-    if not augment.train:
-        return
-    if features.views is not None:
-        try:
-            Views(augment.train, 0, augment.seed, features.views)
-        except ViewCountError as error:
-            yield error
-    elif model.boundary and features.cache != "off":
-        names, key = tuple(b.vertex for b in model.boundary), ("data", "augment", "train")
-        yield AugmentedFrozenError(names=augment.train, boundary=names, key=key)
+    yield from augmentation_problems(recipe, model)
 
 
 def _outputs(

@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from tlcompile.errors.data import DataError
+from tlcompile.errors.base import TLCompileError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run import check
 from tlcompile.run.picture import write_picture
@@ -62,10 +62,10 @@ def plan_of(proof: Proof) -> Plan:
 
 def count_images(recipe: Recipe, channels: int) -> dict[str, int] | None:
     """Count the images of a recipe where they are at hand: a plan downloads nothing."""
-    at_hand = recipe.data.dataset == "digits" or Path(recipe.data.folder or " ").is_dir()
-    if not at_hand:
+    place = recipe.data.csv or recipe.data.folder or " "
+    if recipe.data.dataset != "digits" and not Path(place).exists():
         return None
     try:
         return open_splits(recipe, channels, lambda _line: None).sizes()
-    except DataError:  # a plan needs no data; `train` says what is wrong with them
+    except TLCompileError:  # a plan needs no data; `train` says what is wrong with them
         return None

@@ -6,26 +6,42 @@ import shlex
 from pathlib import Path
 from typing import Any
 
+from tlcompile.errors.resume import OtherRunError
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.folder import METRICS, next_generation, read_record, run_folder
+from tlcompile.run.folder import find_generation, next_generation, run_folder
 from tlcompile.run.say import say
 from tlcompile.run.train import train_recipe
-from tlcompile.training.loop import EpochRow
+from tlcompile.training.state import EpochRow
 
 
-def run_single(recipe: Recipe, *, again: bool) -> dict[str, Any]:
-    """Train a recipe into its folder, or say that it is finished; return its record."""
-    folder = run_folder(recipe)
-    record = read_record(folder)
-    if record is not None and not again:
+def run_single(
+    recipe: Recipe, *, again: bool = False, never_anew: bool = False, inexact: bool = False
+) -> dict[str, Any]:
+    """Train a recipe into its folder, go on there, or say that it is finished; return its record.
+
+    Args:
+        recipe: What the user asked for.
+        again: Train it anew, in a folder beside it, where it is finished or cannot go on.
+        never_anew: Fail rather than start over a run whose checkpoints cannot be used.
+        inexact: Go on under other versions or on another machine, too.
+    """
+    folder, record = find_generation(run_folder(recipe), again=again)
+    if record is not None:
         say(f"{folder} is finished: {best_line(record)}")
         say("(--again trains it anew, in a folder beside it)")
         return record
-    if record is not None:
-        folder = next_generation(folder)
-    elif (folder / METRICS).exists():
-        say(f"{folder} holds an unfinished run: it starts over")
-    result = train_recipe(recipe, folder, say=say, show=say, on_epoch=_say_epoch)
+    try:
+        return _train(recipe, folder, never_anew=never_anew, inexact=inexact)
+    except OtherRunError as error:
+        if not again:
+            raise
+        say(f"{error.headline()}: it stays, and another begins beside it")
+        return _train(recipe, next_generation(run_folder(recipe)))
+
+
+def _train(recipe: Recipe, folder: Path, **how: bool) -> dict[str, Any]:
+    """Train into a folder; end with what to type next."""
+    result = train_recipe(recipe, folder, say=say, show=say, on_epoch=_say_epoch, **how)
     say("")
     say(f"best        {best_line(result.record)}")
     files = "metrics.csv, record.json, plan.txt, tensors.csv, bundle/ (best), last/"

@@ -7,14 +7,18 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tlcompile.data.answers import Answer
 from tlcompile.data.datasets import default_root, open_dataset
 from tlcompile.data.digits import load_digits
 from tlcompile.data.folder import scan_folder
+from tlcompile.data.hub import open_hub
 from tlcompile.data.images import check_images
-from tlcompile.data.samples import Samples, choose
+from tlcompile.data.masks import named_classes, scan_masks, with_mask_classes
+from tlcompile.data.samples import Samples, choose, unreadable
 from tlcompile.data.split import stratified_split
-from tlcompile.errors.base import TLCompileError
-from tlcompile.errors.data import DataError
+from tlcompile.data.table_samples import scan_table
+from tlcompile.errors.base import TLCompileError, listed
+from tlcompile.errors.data import DataError, UnreadableImagesError
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.data import Split
@@ -51,7 +55,7 @@ class Splits:
 
 
 def known_classes(recipe: Recipe) -> int | None:
-    """Return the number of classes that the recipe tells, or its folder, where there is one."""
+    """Return the number of classes that the recipe tells, or its data, where they are there."""
     told = recipe.known_classes()
     if told is not None:
         return told
@@ -60,19 +64,30 @@ def known_classes(recipe: Recipe) -> int | None:
 
 
 def known_names(recipe: Recipe, order: tuple[str, ...] = ()) -> tuple[str, ...] | None:
-    """Return the classes that the recipe names, or its folder, where there is one.
+    """Return the classes that the recipe names, or its folder or table, where there is one.
 
-    A folder's are in alphabetical order, or in `order`, where that has the same names.
+    They are in alphabetical order, or in `order`, where that has the same names.
     """
     if recipe.data.classes is not None:
         return recipe.data.classes
-    if recipe.data.folder is not None and Path(recipe.data.folder).is_dir():
-        try:
-            names = next(iter(scan_folder(recipe.data.folder).values())).classes
-            return order if sorted(names) == sorted(order) else names
-        except DataError:  # `check` needs no data; `train` says what is wrong with it
-            return None
-    return None
+    if columns := recipe.data.named_by_columns(recipe.task):
+        return columns
+    try:
+        names = _names_there(recipe)
+    except TLCompileError:  # `check` needs no data; `train` says what is wrong with it
+        return None
+    return order if names is not None and sorted(names) == sorted(order) else names
+
+
+def _names_there(recipe: Recipe) -> tuple[str, ...] | None:
+    data = recipe.data
+    if data.csv is not None and Path(data.csv).is_file():
+        return next(iter(_table(recipe, 3, lambda _text: None).values())).classes or None
+    if data.csv is not None or data.folder is None or not Path(data.folder).is_dir():
+        return None
+    if recipe.task == "segmentation":
+        return named_classes(data.folder)
+    return next(iter(scan_folder(data.folder).values())).classes
 
 
 def open_splits(recipe: Recipe, channels: int, say: Say, order: tuple[str, ...] = ()) -> Splits:
@@ -89,28 +104,52 @@ def open_splits(recipe: Recipe, channels: int, say: Say, order: tuple[str, ...] 
     """
     try:
         found = _find(recipe, channels, say)
-        if "val" in found and recipe.data.split != Split():
-            say("data.split is not used: the images have a val/ folder of their own")
+        drawn = Split(column=recipe.data.split.column)
+        if "val" in found and recipe.data.split != drawn:
+            say("data.split is not used: there are validation images of their own")
         splits = _split(recipe, found, order)
-        if recipe.task == "binary" and len(splits.classes) != 2:
-            raise WrongClassCountError(task="binary", wanted=2, found=splits.classes, key=("task",))
+        _refuse_not_two(recipe, splits)
+        _say_about_classes(recipe, splits, say)
         return splits
     except TLCompileError as error:
         raise _placed(recipe, error) from error.__cause__
 
 
+def _refuse_not_two(recipe: Recipe, splits: Splits) -> None:
+    names = {"": splits.classes} if isinstance(recipe.task, str) else splits.train.names
+    for name, answer in _answers(recipe).items():
+        if answer.task == "binary" and len(names[name]) != 2:
+            key = ("task", name, "task") if name else ("task",)
+            raise WrongClassCountError(task="binary", wanted=2, found=names[name], key=key)
+
+
+def _say_about_classes(recipe: Recipe, splits: Splits, say: Say) -> None:
+    """Say what is easily taken for something else: the order of numbers, a split without a class."""
+    if recipe.data.classes is None and _sorts_otherwise_as_numbers(splits.classes):
+        say(f"classes     sorted as text, not as numbers: {listed(splits.classes)}")
+    for word, samples in splits.named().items():
+        absent = [name for name, count in samples.counts().items() if not count]
+        if absent and word != "train" and samples.labels:
+            say(f"classes     {word} has no image of: {listed(absent)}")
+
+
+def _sorts_otherwise_as_numbers(names: Sequence[str]) -> bool:
+    if not all(name.isdecimal() for name in names):
+        return False
+    return list(names) == sorted(names) != sorted(names, key=int)
+
+
 def check_readable(recipe: Recipe, splits: Iterable[Samples]) -> None:
-    """Decode every image file once; a bundled data set has none.
+    """Decode every image once; the bundled digits are whole.
 
     Raises:
         UnreadableImagesError: At least one file is bad; holds them all.
     """
     if recipe.data.dataset == "digits":
         return
-    try:
-        check_images([path for split in splits for path in split.ids], recipe.run.workers)
-    except TLCompileError as error:
-        raise _placed(recipe, error) from error.__cause__
+    bad = [one for split in splits for one in unreadable(split, recipe.run.workers)]
+    if bad:
+        raise _placed(recipe, UnreadableImagesError(images=tuple(bad)))
 
 
 @contextlib.contextmanager
@@ -125,18 +164,65 @@ def naming_all_bad(paths: Sequence[str], workers: int) -> Iterator[None]:
 
 def _placed(recipe: Recipe, error: TLCompileError) -> TLCompileError:
     """Return an error of the data with its place in the recipe."""
-    error.key = error.key or ("data", "dataset" if recipe.data.dataset else "folder")
+    if error.where is None:
+        error.key = error.key or ("data", _source(recipe) or "folder")
     return error.at(recipe.where(error.key))
 
 
+def _source(recipe: Recipe) -> str | None:
+    """Return the key that says where the images are."""
+    keys = ("csv", "folder", "dataset", "huggingface")
+    return next((key for key in keys if getattr(recipe.data, key) is not None), None)
+
+
+def _answers(recipe: Recipe) -> dict[str, Answer]:
+    """Return the columns to predict, by output; of one output alone by an empty name."""
+    task = recipe.task
+    if isinstance(task, str):
+        return {"": Answer(task, recipe.data.columns_of(task))}
+    return {
+        name: Answer(one.task, one.target or (name,), f"task.{name}.target")
+        for name, one in task.items()
+    }
+
+
 def _find(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
-    data = recipe.data
-    if data.dataset == "digits":
-        return {"all": load_digits(channels)}
-    if data.dataset is not None:
-        return open_dataset(data.dataset, default_root(), channels, say=say)
-    refuse_no_data(recipe)
-    return scan_folder(str(data.folder), channels)
+    data, workers = recipe.data, recipe.run.workers
+    match _source(recipe):
+        case "csv":
+            found = _table(recipe, channels, say)
+        case "dataset" if data.dataset == "digits":
+            found = {"all": load_digits(channels)}
+        case "dataset":
+            found = open_dataset(str(data.dataset), default_root(), channels, say=say)
+        case "huggingface":
+            found = open_hub(
+                str(data.huggingface), _answers(recipe), image=data.image,
+                cache=default_root() / "huggingface", channels=channels, say=say,
+            )  # fmt: skip
+        case "folder" if recipe.task == "segmentation":
+            found = scan_masks(str(data.folder), channels)
+        case "folder":
+            found = scan_folder(str(data.folder), channels)
+        case _:
+            refuse_no_data(recipe)
+    if recipe.task == "segmentation":
+        names = data.classes or (named_classes(data.folder) if data.folder else None)
+        return with_mask_classes(found, names, workers)
+    return found
+
+
+def _table(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
+    data, path = recipe.data, str(recipe.data.csv)
+    return scan_table(
+        path,
+        _answers(recipe),
+        image=data.image or "image",
+        split=data.split.column,
+        root=data.folder or str(Path(path).parent),
+        channels=channels,
+        say=say,
+    )
 
 
 def refuse_no_data(recipe: Recipe) -> None:
@@ -145,7 +231,7 @@ def refuse_no_data(recipe: Recipe) -> None:
     Raises:
         MissingKeyError: It names neither a folder nor a data set.
     """
-    if recipe.data.folder is None and recipe.data.dataset is None:
+    if _source(recipe) is None:
         meaning = "where the images are: class folders, or train/ and val/ with class folders"
         error = MissingKeyError(name="folder", section="data", meaning=meaning, key=("data",))
         raise error.at(recipe.where(error.key))
@@ -153,7 +239,7 @@ def refuse_no_data(recipe: Recipe) -> None:
 
 def _split(recipe: Recipe, found: dict[str, Samples], order: tuple[str, ...]) -> Splits:
     data, seed = recipe.data, recipe.fine_tune.seed
-    classes = data.classes
+    classes = None if recipe.task == "segmentation" else data.classes  # masks' values have names
     if classes is None and sorted(order) == sorted(next(iter(found.values())).classes):
         classes = order  # a classifier that is kept means these, in this order
     chosen = {name: choose(samples, classes=classes, seed=seed) for name, samples in found.items()}

@@ -6,7 +6,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,8 @@ from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.folder import next_generation, read_record, recipe_digest
-from tlcompile.run.refuse import refuse_other_classes, refuse_phases, refuse_untrainable
+from tlcompile.run.folder import find_generation, recipe_digest
+from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.say import say, table
 from tlcompile.run.splits import known_classes
 from tlcompile.run.train import train_recipe
@@ -24,7 +24,11 @@ from tlcompile.sweep.points import Point, write_manifest
 
 
 def run_points(
-    points: Sequence[tuple[str, ...]], recipes: Sequence[Recipe], *, again: bool
+    points: Sequence[tuple[str, ...]],
+    recipes: Sequence[Recipe],
+    *,
+    again: bool = False,
+    **how: bool,
 ) -> list[Point]:
     """Train every point; end with one table, also as manifest.csv.
 
@@ -39,7 +43,7 @@ def run_points(
     rows: list[Point] = []
     for number, (overrides, recipe) in enumerate(zip(points, recipes, strict=True), 1):
         say(f"point {number} of {len(points)}: {' '.join(overrides)}")
-        rows.append(_run_point(overrides, recipe, folder / _folder_name(overrides), again))
+        rows.append(_run_point(overrides, recipe, folder / _folder_name(overrides), again, how))
         manifest = write_manifest(folder, rows)
     say("")
     show_points(rows)
@@ -55,7 +59,6 @@ def _prove_all(recipes: Sequence[Recipe]) -> None:
     errors: dict[str, TLCompileError] = {}
     for recipe in recipes:
         try:
-            refuse_phases(recipe)
             classes = known_classes(recipe)
             model = prove_recipe(recipe, num_classes=classes or PLACEHOLDER_CLASSES)
             refuse_other_classes(recipe, model)
@@ -84,16 +87,16 @@ def _folder_name(overrides: tuple[str, ...]) -> str:
     return f"{name[:90]}-{suffix}" if suffix else name
 
 
-def _run_point(overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool) -> Point:
+def _run_point(
+    overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool, how: Mapping[str, bool]
+) -> Point:
     freeze = " + ".join(map(shown_point, recipe.freeze.upto))
-    record = read_record(folder)
-    if again and record is not None:
-        folder, record = next_generation(folder), None
+    folder, record = find_generation(folder, again=again)
     if record is not None:
         say(f"finished before: {folder}")
     start = time.perf_counter()
     try:
-        record = record or train_recipe(recipe, folder, swept=True, say=say).record
+        record = record or train_recipe(recipe, folder, swept=True, say=say, **how).record
     except Exception as error:  # one bad point is a row: the others must go on
         if os.environ.get("TLCOMPILE_TRACEBACK"):
             raise

@@ -2,43 +2,46 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tlcompile.bundle import save_bundle
-from tlcompile.compiler import compile_opened
-from tlcompile.data.samples import Samples
+from tlcompile.data.digests import Keys, digests_of
+from tlcompile.durable.files import make_folder
 from tlcompile.errors.data import DataError
-from tlcompile.features.sources import Source
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
-from tlcompile.run.features import SourceBuilder
+from tlcompile.run.fingerprint import fingerprint_of
 from tlcompile.run.folder import add_row, begin, resolved, write_record
 from tlcompile.run.freed_memory import keep_freed_memory
-from tlcompile.run.plan import base_rate, make_plan
+from tlcompile.run.groups import base_rate
+from tlcompile.run.objective import monitor_of, objective_of
+from tlcompile.run.phases import Phases, models_of
+from tlcompile.run.plan import make_plan
 from tlcompile.run.plan_text import plan_text
 from tlcompile.run.record import base_record, environment, images_digest
 from tlcompile.run.refuse import (
     refuse_other_classes,
     refuse_other_data,
     refuse_own_base,
-    refuse_phases,
     refuse_untrainable,
 )
+from tlcompile.run.regularise import refuse_idle_regularisers
+from tlcompile.run.saving import Saving, load_into
 from tlcompile.run.say import progress
+from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
-from tlcompile.training.loop import EpochRow, Stopping, evaluate, train_epochs
-from tlcompile.training.losses import build_loss
+from tlcompile.training.loop import EpochDone, PhaseTrainer, evaluate
 from tlcompile.training.metrics import Score
-from tlcompile.training.optim import build_optimizer
 from tlcompile.training.proof import FreezeProof
-from tlcompile.training.schedule import rate_factor
+from tlcompile.training.state import EpochRow, TrainingState
 from tlcompile.zoo.base import BaseModel
 from tlcompile.zoo.open import open_base
 
@@ -66,23 +69,28 @@ def train_recipe(
     *,
     base: nn.Module | None = None,
     swept: bool = False,
+    never_anew: bool = False,
+    inexact: bool = False,
     say: Say = lambda _line: None,
-    show: Callable[[str], None] = lambda _plan: None,
+    show: Say = lambda _line: None,
     on_epoch: Callable[[EpochRow, bool], None] = lambda _row, _best: None,
 ) -> RunResult:
-    """Train a recipe into a folder.
+    """Train a recipe into its folder; an unfinished run that is there goes on, to the bit.
 
     Args:
-        recipe: What the user asked for.
-        folder: The run's own folder; made if absent.
+        recipe: Complete.
+        folder: The run's own; made if absent.
         base: Your own module instead of the recipe's base.
         swept: Whether it is a point of a sweep, where a line may be idle at some points.
+        never_anew: Fail rather than start over a run whose checkpoints cannot be used.
+        inexact: Whether an unfinished run may go on under conditions that change its last bits.
         say: Takes lines for the user.
         show: Takes the plan, before training.
         on_epoch: Called after each epoch, with whether it is the best so far.
 
     Raises:
         TLCompileError: Anything that the user, the data or the machine has to mend.
+        StoppedError: A signal asked for it; what is done so far is saved.
     """
     started = time.perf_counter()
     device = choose_device(recipe)
@@ -93,134 +101,137 @@ def train_recipe(
     refuse_own_base(folder, opened.run)
     started_from = base_record(opened)  # the compiler takes the tensors
     splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
-    model = compile_opened(recipe, opened, len(splits.classes)).to(device)
-    refuse_other_classes(recipe, model, splits.classes)
-    refuse_untrainable(recipe, model, len(splits.classes), swept=swept)
-    plan = plan_text(recipe, make_plan(recipe, model, splits.sizes()))
+    models = models_of(recipe, opened, len(splits.classes), base)
+    models[0].to(device)
+    refuse_other_classes(recipe, models[0], splits.classes)
+    for phase, model in zip(recipe.phases(), models, strict=True):
+        several = swept or len(models) > 1
+        refuse_untrainable(phase, model, len(splits.classes), swept=several)
+    if not swept:
+        refuse_idle_regularisers(recipe, models)
+    digests = _digests(recipe, splits)
+    objective = objective_of(recipe, splits.classes, splits.train, device)
+    phases = Phases(
+        recipe, folder, opened, splits, models, objective, device, digests, say, TrainingState()
+    )
+    plan = plan_text(recipe, make_plan(recipe, models[0], splits.sizes(), models[1:]))
     show(plan)
-    begin(folder, recipe, plan, model.tensors())
-    features = SourceBuilder(recipe, opened.preprocessing, model, device, say)
-    sources = _sources(recipe, features, splits)
-    proof = FreezeProof.take(model)
-    judged_by = sources["train"], sources.get("val")
-    history, best, best_state = _epochs(recipe, folder, model, judged_by, proof, on_epoch)
+    make_folder(folder)
+    conditions = fingerprint_of(recipe, started_from, splits, device)
+    contents = {name: hashlib.sha256(keys.tobytes()).hexdigest() for name, keys in digests.items()}
+    saving = Saving(folder, phases, {**conditions, "contents": contents}, say, inexact=inexact)
+    phases.say_shared()
+    if not saving.resume(never_anew=never_anew):
+        begin(folder, recipe, plan, models[0].tensors())
+    proofs = _train(phases, saving, say, on_epoch)
+    best = phases.state.history[phases.state.best or 0]
     record = {
-        **_record(recipe, opened, model, splits, best),
+        **_record(recipe, opened, phases, best),
         "base": started_from,
-        "precision": features.precision,
-        "features": features.told,
+        "precision": phases.precision,
+        "features": phases.told[-1] if len(models) == 1 else phases.told,
         "seconds": round(time.perf_counter() - started, 3),
+        "freeze_proof": proofs[0] if len(proofs) == 1 else proofs,
         **environment(device),
     }
+    model = models[0]
     save_bundle(folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"})
-    record["freeze_proof"] = proof.check(model)  # after the weights are safe
-    say(f"freeze proof: {record['freeze_proof']}")
-    model.load_state_dict(best_state, strict=False)  # what is frozen has not moved
-    record["test"] = _test_once(recipe, model, sources.get("test"), say)
+    assert saving.best is not None
+    load_into(model, saving.best)
+    record["test"] = _test_once(phases, say)
+    model.hold_freeze()
     save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
     write_record(folder, {**record, "state": "finished"})
-    return RunResult(model.eval(), history, best, record)
+    saving.clear()
+    return RunResult(model.eval(), phases.state.history, best, record)
 
 
 def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
     """Refuse what the recipe alone tells, before weights are downloaded."""
-    refuse_phases(recipe)
     if base is None:
         refuse_other_data(recipe)
     refuse_no_data(recipe)
 
 
-def _sources(recipe: Recipe, features: SourceBuilder, splits: Splits) -> dict[str, Source]:
-    """Return where the rows of each split come from.
+def _digests(recipe: Recipe, splits: Splits) -> dict[str, Keys]:
+    """Return the digest of every image.
 
     Raises:
-        UnreadableImagesError: Images are damaged; all of them, of all splits.
+        UnreadableImagesError: Some cannot be read; all of them, of all splits.
     """
+    named, workers = splits.named(), recipe.run.workers
     try:
-        return features.sources(splits.named())
+        return {name: digests_of(part, workers=workers) for name, part in named.items()}
     except DataError:
         check_readable(recipe, splits.all())
         raise
 
 
-def _epochs(
-    recipe: Recipe,
-    folder: Path,
-    model: CompiledModel,
-    sources: tuple[Source, Source | None],
-    proof: FreezeProof,
+def _train(
+    phases: Phases, saving: Saving, say: Say, on_epoch: Callable[[EpochRow, bool], None]
+) -> list[str]:
+    """Train what is left of every phase; return the proof of each.
+
+    Raises:
+        StoppedError: A signal asked for it.
+    """
+    state = phases.state
+    with stopping() as stop:
+        while state.phase < len(phases.models):
+            index = state.phase
+            model = phases.models[index]
+            proof = saving.proof or FreezeProof.take(model, _name_of_phase(phases))
+            with phases.open(index, proof) as trainer:
+                saving.began(trainer, proof)
+                _train_phase(trainer, saving, stop, on_epoch)
+            saving.proofs.append(proof.check(model))
+            say(f"freeze proof: {saving.proofs[-1]}")
+            saving.finish_phase(restore_best=phases.restores_best(index))
+    return saving.proofs
+
+
+def _train_phase(
+    trainer: PhaseTrainer,
+    saving: Saving,
+    stop: Stop,
     on_epoch: Callable[[EpochRow, bool], None],
-) -> tuple[list[EpochRow], EpochRow, dict[str, Tensor]]:
-    """Train; return all rows, the best one, and the moving tensors as they were after it."""
-    tune = recipe.fine_tune
-    options = tune.optimizer.model_dump(exclude={"name", "lr"})
-    lr = base_rate(recipe, model)
-    optimizer = build_optimizer(tune.optimizer.name, list(model.trainable()), lr=lr, **options)
-    shape = tune.schedule.model_dump(exclude={"name"})
-
-    def rate(epoch: int) -> float:
-        return lr * rate_factor(tune.schedule.name, epoch, tune.epochs, **shape)
-
-    monitor = monitor_of(recipe, sources[1])
-    stop = tune.early_stop
-    stopping = Stopping(monitor, stop.patience, stop.min_delta) if stop else Stopping(monitor)
-    history: list[EpochRow] = []
-    best, state = None, {}
-    with progress("epochs", tune.epochs) as advance:
-        for row, is_best in train_epochs(
-            model,
-            *sources,
-            task=recipe.task,
-            loss=build_loss(recipe.task, label_smoothing=tune.label_smoothing),
-            judge=build_loss(recipe.task),
-            optimizer=optimizer,
-            rate=rate,
-            epochs=tune.epochs,
-            batch_size=tune.batch_size,
-            seed=tune.seed,
-            stopping=stopping,
-            proof=proof,
-            clip_norm=tune.clip_norm,
-        ):
-            history.append(row)
-            add_row(folder, row)
-            if is_best or best is None:
-                best, state = row, _moving(model)
-            advance(1)
-            on_epoch(row, is_best)
-    assert best is not None
-    return history, best, state
+) -> None:
+    with progress(f"epochs of {trainer.settings.name}", trainer.settings.epochs) as advance:
+        advance(trainer.state.epoch)
+        for event in trainer.run():
+            if isinstance(event, EpochDone):
+                saving.note_best(event)
+                saving.save()
+                add_row(saving.folder, event.row)
+                advance(1)
+                on_epoch(event.row, event.is_best)
+            elif stop.asked or saving.is_due():
+                saving.save()
+            state = trainer.state
+            stop.check(f"epoch {len(state.history) + 1}, {state.step} steps")
 
 
-def monitor_of(recipe: Recipe, val: Source | Samples | None) -> str:
-    """Return the value that names the best epoch; without validation images, that of training."""
-    monitor = recipe.fine_tune.monitor
-    return monitor if val is not None else monitor.replace("val/", "train/")
+def _name_of_phase(phases: Phases) -> str:
+    return phases.names()[phases.state.phase] if phases.recipe.fine_tune.phases else ""
 
 
-def _moving(model: CompiledModel) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach().clone()
-        for name, tensor in model.state_dict().items()
-        if name not in model.frozen.tensors
-    }
-
-
-def _test_once(
-    recipe: Recipe, model: CompiledModel, source: Source | None, say: Say
-) -> dict[str, Any] | None:
+def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
     """Judge the best weights by test/, where there is one; its labels are used this one time."""
-    if source is None:
+    test = phases.splits.test
+    if test is None:
         return None
-    loss, size = build_loss(recipe.task), recipe.features.batch_size
-    score = evaluate(model, source, task=recipe.task, loss=loss, batch_size=size)
-    say(f"test (used once): accuracy {score.worded()}, loss {score.loss:.4f}")
+    index = phases.phase_of_best()
+    model, size = phases.models[index], phases.recipe.features.batch_size
+    model.hold_freeze()
+    with phases.sources(index, {"test": test}) as sources:
+        score = evaluate(model, sources["test"], objective=phases.objective, batch_size=size)
+    say(f"test (used once): {score.worded()}, loss {score.loss:.4f}")
     return as_data(score)
 
 
-def _record(
-    recipe: Recipe, opened: BaseModel, model: CompiledModel, splits: Splits, best: EpochRow
-) -> dict[str, Any]:
+def _record(recipe: Recipe, opened: BaseModel, phases: Phases, best: EpochRow) -> dict[str, Any]:
+    splits = phases.splits
+    names = {name for model in phases.models for name, _ in model.trainable()}
     return {
         "name": recipe.name,
         "task": recipe.task,
@@ -229,9 +240,9 @@ def _record(
         "chunk_size": recipe.features.batch_size,
         "ancestry": opened.run.as_ancestor() if opened.run else [],
         "seed": recipe.fine_tune.seed,
-        "trainable": sum(p.numel() for _, p in model.trainable()),
-        "lr": base_rate(recipe, model),
-        "monitor": monitor_of(recipe, splits.val),
+        "trainable": sum(p.numel() for n, p in phases.models[0].named_parameters() if n in names),
+        "lr": base_rate(recipe.phases()[0], phases.models[0]),
+        "monitor": monitor_of(recipe, phases.objective, judged=splits.val is not None),
         "best": {
             "epoch": best.epoch,
             "train": as_data(best.train),

@@ -1,223 +1,355 @@
 """The training loop: boundary rows in, an epoch's numbers out. Knows nothing of recipes or files.
 
-Data order is a function of (seed, epoch), dropout of (seed, step): the number of threads, and what
-ran before, never matter.
+A phase is trained as a generator of events. Between two of them its state is whole: who stops there
+and later goes on from the state and the tensors gets what an uninterrupted run gets, to the bit. Data
+order is a function of (seed, epoch), dropout of (seed, step): the number of threads, and what ran
+before, never matter.
 """
 
 from __future__ import annotations
 
+import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
+from itertools import islice
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
-from tlcompile.data.samples import generator
-from tlcompile.errors.run import NotFiniteLossError
-from tlcompile.features.sources import Source
-from tlcompile.graph.initialise import derived_seed
+from tlcompile.data.order import epoch_order
+from tlcompile.errors.run import OutOfMemoryError
+from tlcompile.features.prefix import Rows
+from tlcompile.features.sources import Source, chunk_batches
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.training.losses import Loss, predicted
-from tlcompile.training.metrics import Score, improves
-from tlcompile.training.optim import set_rate
+from tlcompile.training.averages import Average, estimate_statistics
+from tlcompile.training.memory import is_out_of_memory
+from tlcompile.training.metrics import Score, is_better
+from tlcompile.training.objective import Objective
 from tlcompile.training.proof import FreezeProof
+from tlcompile.training.ranks import ALONE, Ranks
+from tlcompile.training.schedule import Schedule, When
+from tlcompile.training.state import EpochRow, TrainingState
+from tlcompile.training.step import Hook, Mix, Step, Stepper, part_of
+
+MAX_HALVINGS = 3  # of what is computed at once, when memory runs out
 
 
 @dataclass(frozen=True)
-class EpochRow:
-    """One line of metrics.csv. Epochs count from 1; rates are per step; seconds are wall time."""
-
-    epoch: int
-    phase: str
-    train: Score
-    val: Score | None
-    lr: float
-    seconds: float
-
-    def value(self, monitor: str) -> float:
-        """Return a metric by its name, `val/accuracy`."""
-        split, metric = monitor.split("/")
-        score = self.train if split == "train" else self.val
-        return math.nan if score is None else float(getattr(score, metric))
-
-
-@dataclass(frozen=True)
-class Stopping:
-    """When to stop and what is best.
+class Settings:
+    """The numbers of a phase.
 
     Attributes:
-        monitor: `val/accuracy`, `val/loss`, `train/accuracy` or `train/loss`.
+        epochs: At most so many.
+        batch_size: Samples of a rank in a batch.
+        seed: Of the order of samples, of mixing and of dropout.
+        monitor: What names the best epoch: `val/accuracy`.
+        rising: Whether it is better when it is higher.
+        name: The phase's.
+        accumulate: Batches a step of the optimizer.
+        micro_batch: Samples computed at once; None: a batch.
         patience: Epochs without improvement before stopping; None: never.
         min_delta: Smallest change that counts.
     """
 
+    epochs: int
+    batch_size: int
+    seed: int
     monitor: str
+    rising: bool
+    name: str = "main"
+    accumulate: int = 1
+    micro_batch: int | None = None
     patience: int | None = None
     min_delta: float = 0.0
 
 
-def train_epochs(
-    model: CompiledModel,
-    train: Source,
-    val: Source | None,
-    *,
-    task: str | None,
-    loss: Loss,
-    judge: Loss | None = None,
-    optimizer: torch.optim.Optimizer,
-    rate: Callable[[int], float] | None,
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    stopping: Stopping,
-    proof: FreezeProof,
-    clip_norm: float | None = None,
-) -> Iterator[tuple[EpochRow, bool]]:
-    """Train, epoch by epoch.
+@dataclass(frozen=True)
+class Stepped:
+    """A step of the optimizer has been taken; `samples` of all ranks have been seen in it."""
 
-    Args:
-        model: Its suffix is trained; its frozen part is never run here.
-        train: Rows and labels to learn from.
-        val: Rows and labels to judge by; None: nothing to judge by.
-        task: classification or binary; None: nothing can be counted as correct.
-        loss: Mean over a batch, to learn by.
-        judge: Mean over a batch, to report of `val` (without label smoothing); None: `loss`.
-        optimizer: Over the trainable parameters.
-        rate: Learning rate of an epoch, counted from 0; None: the optimizer's own.
-        epochs: At most so many.
-        batch_size: Samples a step.
-        seed: Of the order of samples and of dropout.
-        stopping: When to stop and what is best.
-        proof: Sees the gradients.
-        clip_norm: Largest norm of all gradients together; None: as they are.
-
-    Yields:
-        Each epoch's row, and whether it is the best so far; the model is then as after it.
-
-    Raises:
-        NotFiniteLossError: A loss is not a finite number.
-    """
-    steps = _Steps(model, task, loss, optimizer, batch_size, seed, proof, clip_norm)
-    judged = partial(evaluate, model, task=task, loss=judge or loss, batch_size=batch_size)
-    best, waited = None, 0
-    for epoch in range(epochs):
-        start = time.perf_counter()
-        if rate is not None:
-            set_rate(optimizer, rate(epoch))
-        lr = float(optimizer.param_groups[0]["lr"])
-        trained = steps(train, epoch, lr)
-        score = judged(val) if val is not None else None
-        row = EpochRow(epoch + 1, "main", trained, score, lr, time.perf_counter() - start)
-        value_now = row.value(stopping.monitor)
-        is_best = improves(stopping.monitor, value_now, best, stopping.min_delta)
-        best, waited = (value_now, 0) if is_best else (best, waited + 1)
-        yield row, is_best
-        if stopping.patience is not None and waited >= stopping.patience:
-            return
+    samples: int
 
 
 @dataclass(frozen=True)
-class _Steps:
-    """The steps of an epoch."""
+class EpochDone:
+    """An epoch is over, and counted.
 
-    model: CompiledModel
-    task: str | None
-    loss: Loss
-    optimizer: torch.optim.Optimizer
-    batch_size: int
-    seed: int
-    proof: FreezeProof
-    clip_norm: float | None
+    Attributes:
+        row: Its numbers.
+        is_best: Of all epochs so far.
+        is_phase_best: Of those of its phase.
+        tensors: The weights that were judged, where they are the best of either; copies.
+    """
 
-    def __call__(self, source: Source, epoch: int, lr: float) -> Score:
-        """Train on every row once; return the score of what was computed on the way."""
-        count = count_of(source.labels)
-        first = epoch * math.ceil(count / self.batch_size)
+    row: EpochRow
+    is_best: bool
+    is_phase_best: bool
+    tensors: dict[str, Tensor] | None
+
+
+class PhaseTrainer:
+    """Trains one phase, event by event.
+
+    Args:
+        model: As the phase freezes it; its suffix is trained, its frozen part is never run here.
+        train: Rows and targets to learn from.
+        val: Rows and targets to judge by; None: nothing to judge by.
+        objective: What is minimised and what is told.
+        optimizers: Over the trainable parameters.
+        schedule: Factor of all rates; None: the optimizers' own rates stay.
+        settings: Numbers.
+        proof: Sees the gradients.
+        state: Where training stands; it is changed.
+        order: Samples of an epoch, in order; None: all of them, shuffled.
+        moving: Names of the tensors that any phase moves; None: those that this one does.
+        before_step: Called after the gradients are there, in order.
+        after_step: Called after each step, in order.
+        average: Of the weights over steps or epochs; it is what is judged.
+        mix: Changes each batch before it is learned from.
+        ranks: Processes that train together.
+        name_of: A sample's name, for errors.
+        autocast: Around each forward and loss.
+    """
+
+    def __init__(
+        self,
+        model: CompiledModel,
+        train: Source,
+        val: Source | None,
+        *,
+        objective: Objective,
+        optimizers: Stepper,
+        schedule: Schedule | None,
+        settings: Settings,
+        proof: FreezeProof,
+        state: TrainingState | None = None,
+        order: Callable[[int], Sequence[int]] | None = None,
+        moving: frozenset[str] | None = None,
+        before_step: Sequence[Hook] = (),
+        after_step: Sequence[Hook] = (),
+        average: Average | None = None,
+        mix: Mix | None = None,
+        ranks: Ranks = ALONE,
+        name_of: Callable[[int], str] = str,
+        autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+    ) -> None:
+        self.model, self.train, self.val = model, train, val
+        self.objective, self.optimizers, self.schedule = objective, optimizers, schedule
+        self.settings, self.proof, self.state = settings, proof, state or TrainingState()
+        self.average, self.ranks, self.autocast = average, ranks, autocast
+        count, seed = len(train.targets), settings.seed
+        self.order = order or (lambda epoch: epoch_order(count, seed, epoch, None))
+        trainable = {name: p for name, p in model.trainable()}
+        frozen = model.frozen.tensors
+        self.moving = frozenset(model.state_dict().keys() - frozen) if moving is None else moving
+        self.running = objective.running()
+        self.step = Step(
+            model, objective, optimizers, trainable, settings.seed, self.running, proof, ranks,
+            tuple(before_step), tuple(after_step), mix, name_of, autocast, settings.name,
+        )  # fmt: skip
+
+    def run(self) -> Iterator[Stepped | EpochDone]:
+        """Train from where the state stands; yield each step and each epoch.
+
+        Raises:
+            NotFiniteLossError: A value is not a finite number; the step was not taken.
+            OutOfMemoryError: A step does not fit, however few samples are computed at once.
+        """
+        while not self.is_over():
+            yield from self._steps()
+            yield self._finished_epoch()
+
+    def is_over(self) -> bool:
+        """Tell whether the phase is done."""
+        state, settings = self.state, self.settings
+        patience = settings.patience
+        return state.epoch >= settings.epochs or (patience is not None and state.waited >= patience)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return what belongs to the phase beside the model's own tensors, by name."""
+        parts: dict[str, _HasTensors | None] = self._parts()
+        return {
+            f"{part}/{name}": tensor
+            for part, holder in parts.items()
+            if holder is not None
+            for name, tensor in holder.tensors().items()
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+        for part, holder in self._parts().items():
+            if holder is not None:
+                mine = {n.partition("/")[2]: t for n, t in tensors.items() if _in(part, n)}
+                holder.load(mine)
+
+    def _parts(self) -> dict[str, _HasTensors | None]:
+        return {"optimizer": self.optimizers, "running": self.running, "average": self.average}
+
+    def _steps(self) -> Iterator[Stepped]:
+        """Take the steps that are left of the running epoch."""
+        state, accumulate = self.state, self.settings.accumulate
+        epoch = len(state.history)
+        plan = self._plan(epoch)
         self.model.train()
-        tally = _Tally()
-        order = torch.randperm(count, generator=generator(self.seed, "order", epoch))
-        batches = source.batches(order.tolist(), self.batch_size, epoch)
-        for step, (rows, labels) in enumerate(batches):
-            _seed(derived_seed(self.seed, "step", first + step), rows[0].device)
-            logits = self.model.suffix(*rows)
-            value = self.loss(logits, labels)
-            self.optimizer.zero_grad(set_to_none=True)
-            value.backward()  # type: ignore[no-untyped-call]
-            _refuse_infinite(self.model, value, epoch, step, lr)
-            self.proof.see_gradients(self.model)
-            if self.clip_norm is not None:
-                nn.utils.clip_grad_norm_([p for _, p in self.model.trainable()], self.clip_norm)
-            self.optimizer.step()
-            tally.add(self.task, value, logits, labels)
-        return tally.score()
+        if isinstance(self.step.forward, nn.Module):
+            self.step.forward.train()
+        steps = math.ceil(len(plan) / accumulate)
+        batches: Iterator[Any] | None = None
+        while state.step < steps:
+            first = state.step * accumulate
+            if batches is None:
+                parts = [part_of(self.ranks, batch)[0] for batch in plan]
+                batches = self.train.batches(parts, epoch, first)
+            start = time.perf_counter()
+            self._set_rates(steps)
+            pieces = plan[first : first + accumulate]
+            if not self._taken(list(islice(batches, accumulate)), pieces):
+                batches = None  # with less at once, from the same samples on
+                continue
+            if self.average is not None:
+                self.average.update(self.model)
+            state.step, state.steps = state.step + 1, state.steps + 1
+            state.seconds += time.perf_counter() - start
+            yield Stepped(sum(map(len, pieces)))
+
+    def _plan(self, epoch: int) -> list[Sequence[int]]:
+        """Return the batches of an epoch, those of all ranks together."""
+        return chunk_batches(self.order(epoch), self.settings.batch_size * self.ranks.world)
+
+    def _set_rates(self, steps_an_epoch: int, step: int | None = None) -> None:
+        """Set the rates of a step of the running epoch; None: the next one."""
+        if self.schedule is None:
+            return
+        state, settings = self.state, self.settings
+        at = state.epoch * steps_an_epoch + (state.step if step is None else step)
+        values = tuple(row.value(settings.monitor) for row in state.phase_rows())
+        when = When(at, steps_an_epoch, settings.epochs, values)
+        self.optimizers.set_factor(self.schedule(when))
+
+    def _taken(self, batches: list[Any], pieces: Sequence[Sequence[int]]) -> bool:
+        """Take a step; False where memory ran out, and less will be computed at once.
+
+        Raises:
+            OutOfMemoryError: It has been halved often enough.
+        """
+        settings, state = self.settings, self.state
+        whole = settings.micro_batch or settings.batch_size
+        micro = math.ceil(whole / 2**state.halvings)
+        try:
+            self.step(batches, pieces, micro, state)
+            return True
+        except (RuntimeError, MemoryError) as error:
+            # Ranks would have to agree; one that runs out ends all of them.
+            if not is_out_of_memory(error) or self.ranks.world > 1:
+                raise
+            if state.halvings == MAX_HALVINGS or micro == 1:
+                device = next(self.model.parameters()).device
+                raise OutOfMemoryError(
+                    device=str(device),
+                    micro_batch=micro,
+                    halvings=state.halvings,
+                    reason=str(error),
+                ) from None
+        self.step.undo()  # outside of the handler, which holds the step's tensors
+        state.halvings += 1
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return False
+
+    def _finished_epoch(self) -> EpochDone:
+        """Judge the weights, and count the epoch."""
+        state, settings = self.state, self.settings
+        start = time.perf_counter()
+        steps = math.ceil(len(self._plan(len(state.history))) / settings.accumulate)
+        self._set_rates(steps, 0)
+        lr = next(iter(self.optimizers.rates().values()))
+        if self.average is not None:
+            self.average.update_epoch(self.model)
+        with self._judged_weights():
+            score = self._judge()
+            seconds = state.seconds + time.perf_counter() - start
+            trained = self.running.score()
+            row = EpochRow(len(state.history) + 1, settings.name, trained, score, lr, seconds)
+            is_best = self._improves(row, state.best)
+            is_phase_best = self._improves(row, state.phase_best)
+            tensors = self._weights() if is_best or is_phase_best else None
+        state.finish_epoch(row, is_best=is_best, is_phase_best=is_phase_best)
+        self.running = self.step.running = self.objective.running()
+        return EpochDone(row, is_best, is_phase_best, tensors)
+
+    @contextlib.contextmanager
+    def _judged_weights(self) -> Iterator[None]:
+        """Let the model have its average, where there is one, with statistics of its own."""
+        with contextlib.ExitStack() as stack:
+            if self.average is not None:
+                stack.enter_context(self.average.swapped(self.model))
+                if self.average.needs_statistics:
+                    estimate_statistics(self.model, self.model.suffix, self._all_rows())
+            yield
+
+    def _all_rows(self) -> Iterator[Rows]:
+        """Yield the rows of the running epoch again."""
+        epoch = len(self.state.history)
+        return (rows for rows, _ in self.train.batches(self._plan(epoch), epoch))
+
+    def _judge(self) -> Score | None:
+        if self.val is None:
+            return None
+        with self.autocast():
+            return evaluate(
+                self.model,
+                self.val,
+                objective=self.objective,
+                batch_size=self.settings.batch_size,
+                ranks=self.ranks,
+            )
+
+    def _improves(self, row: EpochRow, best: int | None) -> bool:
+        settings = self.settings
+        value = row.value(settings.monitor)
+        before = None if best is None else self.state.history[best].value(settings.monitor)
+        rising, min_delta = settings.rising, settings.min_delta
+        return best is None or is_better(value, before, rising=rising, min_delta=min_delta)
+
+    def _weights(self) -> dict[str, Tensor]:
+        state = self.model.state_dict()
+        return {name: state[name].detach().clone() for name in state if name in self.moving}
 
 
-def _seed(seed: int, device: torch.device) -> None:
-    """Seed dropout. torch.manual_seed asks every kind of device: 1 ms a step, half of a head's."""
-    torch.default_generator.manual_seed(seed)
-    if device.type == "cuda":
-        torch.cuda.manual_seed(seed)
-    if device.type == "mps":
-        torch.mps.manual_seed(seed)
+class _HasTensors(Protocol):
+    def tensors(self) -> dict[str, Tensor]: ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+def _in(part: str, name: str) -> bool:
+    return name.partition("/")[0] == part
 
 
 def evaluate(
-    model: CompiledModel, source: Source, *, task: str | None, loss: Loss, batch_size: int
+    model: CompiledModel,
+    source: Source,
+    *,
+    objective: Objective,
+    batch_size: int,
+    ranks: Ranks = ALONE,
 ) -> Score:
-    """Return loss and accuracy over a split, in eval mode."""
-    tally = _Tally()
-    for logits, labels in predict(model, source, batch_size=batch_size):
-        tally.add(task, loss(logits, labels), logits, labels)
-    return tally.score()
+    """Return the score over a split, in eval mode."""
+    scoring = objective.scoring()
+    for outputs, targets in predict(model, source, batch_size=batch_size, ranks=ranks):
+        scoring.add(objective.judge(outputs, targets), outputs, targets)
+    return scoring.score()
 
 
 def predict(
-    model: CompiledModel, source: Source, *, batch_size: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield (logits, labels) in the order of the samples, in eval mode, without gradients."""
+    model: CompiledModel, source: Source, *, batch_size: int, ranks: Ranks = ALONE
+) -> Iterator[tuple[Any, Any]]:
+    """Yield (outputs, targets) in the order of the samples, in eval mode, without gradients."""
     model.eval()
-    for rows, labels in source.batches(range(count_of(source.labels)), batch_size, 0):
+    mine = range(ranks.rank, len(source.targets), ranks.world)
+    for rows, targets in source.batches(chunk_batches(mine, batch_size), 0):
         with torch.no_grad():
-            yield model.suffix(*rows), labels
-
-
-def count_of(labels: Any) -> int:
-    """Return the number of samples that labels are of: a tensor, or some that belong together."""
-    return len(next(iter(pytree.tree_leaves(labels))))
-
-
-class _Tally:
-    """Sums over an epoch, on the device, so that no step waits for a number."""
-
-    def __init__(self) -> None:
-        self.loss: Tensor | float = 0.0
-        self.correct: Tensor | None = None
-        self.count = 0
-
-    def add(self, task: str | None, loss: Tensor, logits: Any, labels: Any) -> None:
-        # MPS has no float64.
-        exact = loss.detach() if loss.device.type == "mps" else loss.detach().double()
-        count = count_of(labels)
-        self.loss = self.loss + exact * count
-        if task is not None:
-            right = (predicted(task, logits.detach()) == labels).sum()
-            self.correct = right if self.correct is None else self.correct + right
-        self.count += count
-
-    def score(self) -> Score:
-        correct = None if self.correct is None else int(self.correct)
-        return Score(float(self.loss) / max(self.count, 1), correct, self.count)
-
-
-def _refuse_infinite(model: CompiledModel, loss: Tensor, epoch: int, step: int, lr: float) -> None:
-    if bool(torch.isfinite(loss)):
-        return
-    bad = [n for n, p in model.trainable() if not bool(torch.isfinite(p).all())]
-    raise NotFiniteLossError(
-        epoch=epoch + 1, step=step + 1, lr=lr, first_layer=bad[0] if bad else None
-    )
+            yield model.suffix(*rows), targets

@@ -1,36 +1,43 @@
-"""Freeze proof: what is frozen has not moved by a byte, what trains got a gradient."""
+"""Freeze proof, phase by phase: what is frozen has not moved by a byte, what trains was reached."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from tlcompile.errors.training import FrozenMovedError, NoGradientError
+from tlcompile.errors.base import listed
+from tlcompile.errors.training import FrozenMovedError, NoGradientError, NotOneGroupError
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.groups import Group
 
 
 @dataclass
 class FreezeProof:
-    """Taken before training, asked after it.
+    """Taken before a phase, asked after it; plain data in between, so that a resumed run has it.
 
     Attributes:
-        digests: SHA-256 of every frozen tensor.
-        start: The trainable parameters as they were.
+        digests: SHA-256 of every frozen tensor, as it was.
+        start: SHA-256 of every trainable parameter, as it was.
         waiting: Trainable parameters that have had no finite gradient yet.
+        phase: Which one it is of; empty where there is but one.
     """
 
     digests: dict[str, str]
-    start: dict[str, Tensor]
+    start: dict[str, str]
     waiting: set[str] = field(default_factory=set)
+    phase: str = ""
 
     @classmethod
-    def take(cls, model: CompiledModel) -> FreezeProof:
-        """Write down what a model is before training."""
-        start = {name: p.detach().clone() for name, p in model.trainable()}
-        return cls(_digests(model), start, set(start))
+    def take(cls, model: CompiledModel, phase: str = "") -> FreezeProof:
+        """Write down what a model is before a phase."""
+        start = {name: _digest(p) for name, p in model.trainable()}
+        return cls(_frozen(model), start, set(start), phase)
 
     def see_gradients(self, model: CompiledModel) -> None:
         """Strike out parameters that have a finite gradient now; free once all had one."""
@@ -46,7 +53,21 @@ class FreezeProof:
 
         A healthy vision transformer has 25 of 152 after three small steps.
         """
-        return [n for n, p in model.trainable() if torch.equal(p.detach(), self.start[n])]
+        return [name for name, p in model.trainable() if _digest(p) == self.start[name]]
+
+    def warn_of_unmoved(self, model: CompiledModel) -> str:
+        """Return a line that names the trainable parameters that did not move; else ''."""
+        dead = self.unmoved(model)
+        return f"dead: {len(dead)} trainable tensors did not move: {listed(dead)}" if dead else ""
+
+    def refuse_unreached(self) -> None:
+        """Refuse parameters that had no gradient; after an epoch, not only after the last.
+
+        Raises:
+            NoGradientError: A trainable parameter never had a finite gradient.
+        """
+        if self.waiting:
+            raise NoGradientError(names=tuple(sorted(self.waiting)), total=len(self.start))
 
     def check(self, model: CompiledModel) -> str:
         """Return the proof in one line.
@@ -55,21 +76,60 @@ class FreezeProof:
             FrozenMovedError: A frozen tensor differs by at least one byte.
             NoGradientError: A trainable parameter never had a finite gradient.
         """
-        moved = [n for n, digest in _digests(model).items() if digest != self.digests[n]]
+        now = _frozen(model)
+        moved = [name for name, digest in self.digests.items() if now.get(name) != digest]
         if moved:
             raise FrozenMovedError(names=tuple(moved), total=len(self.digests))
-        if self.waiting:
-            raise NoGradientError(names=tuple(sorted(self.waiting)), total=len(self.start))
+        self.refuse_unreached()
         still = len(self.unmoved(model))
-        return (
+        line = (
             f"{len(self.digests)} frozen tensors byte-identical, "
             f"{len(self.start) - still} of {len(self.start)} trainable tensors moved"
         )
+        return f"{self.phase}: {line}" if self.phase else line
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data; `from_data` reads it back."""
+        return {
+            "phase": self.phase,
+            "frozen": self.digests,
+            "start": self.start,
+            "waiting": sorted(self.waiting),
+        }
+
+    @classmethod
+    def from_data(cls, data: dict[str, Any]) -> FreezeProof:
+        """Return the proof that a run was in the middle of."""
+        waiting = set(data["waiting"])
+        return cls(dict(data["frozen"]), dict(data["start"]), waiting, data["phase"])
 
 
-def _digests(model: CompiledModel) -> dict[str, str]:
+def refuse_ungrouped(model: CompiledModel, groups: Iterable[Group]) -> None:
+    """Refuse a partition in which a trainable parameter is not in exactly one group.
+
+    Raises:
+        NotOneGroupError: One is in none or in several, or one that is frozen is in a group.
+    """
+    counts = Counter(name for group in groups for name in group.parameters)
+    wanted = {name for name, _ in model.trainable()}
+    wrong = {name: counts[name] for name in sorted(wanted | set(counts))}
+    wrong = {name: n for name, n in wrong.items() if n != (1 if name in wanted else 0)}
+    if wrong:
+        frozen = tuple(name for name in wrong if name not in wanted)
+        absent = tuple(name for name in wrong if name in wanted and not counts[name])
+        twice = tuple(name for name in wrong if name in wanted and counts[name])
+        raise NotOneGroupError(absent=absent, twice=twice, frozen=frozen, total=len(wanted))
+
+
+def _frozen(model: CompiledModel) -> dict[str, str]:
     return {
-        name: hashlib.sha256(tensor.detach().cpu().contiguous().numpy().tobytes()).hexdigest()
+        name: _digest(tensor)
         for name, tensor in model.state_dict().items()
         if name in model.frozen.tensors
     }
+
+
+def _digest(tensor: Tensor) -> str:
+    # As bytes: numpy has no bfloat16.
+    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    return hashlib.sha256(data.data).hexdigest()

@@ -8,8 +8,10 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from tlcompile.recipe.fields import Activation, Names, Probability, Section, Width
+from tlcompile.recipe.fields import Activation, Names, NotNegative, Probability, Width
 from tlcompile.recipe.initialisers import Init
+from tlcompile.recipe.optimizers import OwnSettings
+from tlcompile.recipe.regularise import Constraints
 
 Shape = tuple[int, ...]  # of one sample, without the batch
 
@@ -32,7 +34,7 @@ class Call:
     factory: Callable[..., Any] | None = None
 
 
-class Layer(Section):
+class Layer(OwnSettings):
     """What all layer types share."""
 
     num_inputs: ClassVar[tuple[int, int]] = (1, 1)
@@ -89,6 +91,11 @@ class Parametric(Layer):
     init: Init | None = Field(
         None, description="Of the weight, by torch.nn.init; default: fine_tune.init."
     )
+    l1: NotNegative | None = Field(None, description="Of its weights; default: fine_tune.l1.")
+    l2: NotNegative | None = Field(None, description="Of its weights; default: fine_tune.l2.")
+    constraints: Constraints | None = Field(
+        None, description="Instead of fine_tune.constraints; {}: none."
+    )
 
 
 class Biased(Parametric):
@@ -98,11 +105,18 @@ class Biased(Parametric):
     bias_init: float | None = Field(
         None, description="Value of the bias; default: torch's own, and 0 where init is given."
     )
+    l1_bias: NotNegative | None = Field(
+        None, description="Of its biases; default: fine_tune.l1_bias."
+    )
+    l2_bias: NotNegative | None = Field(
+        None, description="Of its biases; default: fine_tune.l2_bias."
+    )
 
     @model_validator(mode="after")
     def _bias_init_needs_bias(self) -> Biased:
-        if self.bias_init is not None and not self.bias:
-            raise ValueError("bias_init has no effect without a bias | drop bias_init")
+        for setting in ("bias_init", "l1_bias", "l2_bias"):
+            if getattr(self, setting) is not None and not self.bias:
+                raise ValueError(f"{setting} has no effect without a bias | drop {setting}")
         return self
 
 

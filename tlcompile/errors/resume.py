@@ -1,0 +1,125 @@
+"""A run was asked to stop, or cannot go on where it stopped."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from tlcompile.errors.base import TLCompileError, listed
+from tlcompile.errors.run import IO_ERROR, RunError, quoted_path, shown_path
+
+
+@dataclass(eq=False, kw_only=True)
+class StoppedError(TLCompileError):
+    """Nothing is wrong: a signal asked the run to stop. Each signal has an exit code of its own."""
+
+    signal_name: ClassVar[str] = ""
+
+    kept: str
+
+    def headline(self) -> str:
+        return f"stopped by {self.signal_name}"
+
+    def facts(self) -> dict[str, str]:
+        return {"kept": self.kept}
+
+    def fix(self) -> str:
+        return "run the same command again: it goes on from there"
+
+
+@dataclass(eq=False, kw_only=True)
+class TerminatedError(StoppedError):
+    """SIGTERM: 128 + 15, as shells count."""
+
+    slug: ClassVar[str] = "terminated"
+    exit_code: ClassVar[int] = 143
+    signal_name: ClassVar[str] = "SIGTERM"
+
+
+@dataclass(eq=False, kw_only=True)
+class RequeueError(StoppedError):
+    """SIGUSR1, which Slurm sends some time before the end: EX_TEMPFAIL, please queue it again."""
+
+    slug: ClassVar[str] = "requeue"
+    exit_code: ClassVar[int] = 75
+    signal_name: ClassVar[str] = "SIGUSR1"
+
+    def fix(self) -> str:
+        return "queue the same command again: it goes on from there"
+
+
+@dataclass(eq=False, kw_only=True)
+class InterruptedRunError(StoppedError):
+    """Ctrl-C: 128 + 2, as shells count."""
+
+    slug: ClassVar[str] = "interrupted"
+    exit_code: ClassVar[int] = 130
+    signal_name: ClassVar[str] = "Ctrl-C"
+
+
+@dataclass(eq=False, kw_only=True)
+class CheckpointsLostError(RunError):
+    """Every checkpoint of an unfinished run is damaged, and it was asked never to start over."""
+
+    slug: ClassVar[str] = "checkpoints-lost"
+    exit_code: ClassVar[int] = IO_ERROR
+
+    path: Path
+    quarantine: Path
+
+    def headline(self) -> str:
+        return f"no checkpoint of '{shown_path(self.path)}' can be used"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": f"damaged ones alone, in '{shown_path(self.quarantine)}'",
+            "wanted": "a whole one: --resume never starts over",
+        }
+
+    def fix(self) -> str:
+        return "start over, without --resume; or restore the folder's files from a backup"
+
+
+@dataclass(eq=False, kw_only=True)
+class OtherRunError(RunError):
+    """What decides a run's result is another than when it was begun.
+
+    `differences` are worded; `exact`: the rest is equal, so an inexact resume makes sense.
+    """
+
+    slug: ClassVar[str] = "other-run"
+
+    path: Path
+    differences: tuple[str, ...]
+    inexact_helps: bool
+
+    def headline(self) -> str:
+        return f"'{shown_path(self.path)}' was begun under other circumstances"
+
+    def facts(self) -> dict[str, str]:
+        return {
+            "found": listed(self.differences),
+            "wanted": "what it was begun with, so that its result is the same to the bit",
+        }
+
+    def fix(self) -> str:
+        anew = "begin anew, in a folder beside it: add --again"
+        if not self.inexact_helps:
+            return anew
+        return f"go on with other last bits: add --inexact; or {anew}"
+
+
+@dataclass(eq=False, kw_only=True)
+class RunBusyError(RunError):
+    """Another process trains in the same folder."""
+
+    slug: ClassVar[str] = "run-busy"
+
+    path: Path
+
+    def headline(self) -> str:
+        return f"another process trains in '{shown_path(self.path)}'"
+
+    def fix(self) -> str:
+        return f"wait for it, or stop it: see fuser {quoted_path(self.path / 'lock')}"

@@ -1,0 +1,196 @@
+"""Start one process a device for a run, by torch's own launcher, and word how they ended.
+
+The ranks get the path of a plan: the recipe with its places, and the run's folder. They never see the
+command line, so a sweep cannot start inside a rank, and no rank can read it otherwise than another.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import os
+import pickle
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import tlcompile
+from tlcompile.durable.files import write_file
+from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.ranks import NotEnoughDevicesError, RankCrashedError, RankLostError
+from tlcompile.recipe.layers.plugins import allow_plugins, allowed_plugins
+from tlcompile.recipe.schema import Recipe
+from tlcompile.recipe.sent import from_plain, to_plain
+from tlcompile.run.device import device_type
+from tlcompile.run.signals import ERRORS
+
+SECONDS_TO_SAVE = "120"  # between a signal and SIGKILL: a checkpoint is written meanwhile
+SIGNALS = "SIGTERM,SIGINT,SIGUSR1,SIGHUP,SIGQUIT"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every rank trains.
+
+    Attributes:
+        recipe: The user's; its values keep their places.
+        folder: Of the run.
+        options: Of the command line, as the run's own code takes them.
+    """
+
+    recipe: Recipe
+    folder: Path
+    options: Mapping[str, Any]
+
+    def as_data(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "recipe": to_plain(self.recipe),
+            "folder": str(self.folder),
+            "options": dict(self.options),
+            "plugins": sorted(allowed_plugins()),
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Job:
+        """Return what `as_data` gave; the plug-ins that the user allowed are allowed here, too."""
+        allow_plugins(data["plugins"])
+        return cls(from_plain(data["recipe"]), Path(data["folder"]), data["options"])
+
+
+def num_devices(recipe: Recipe) -> int:
+    """Return how many devices `run.devices` means on this machine.
+
+    Raises:
+        NotEnoughDevicesError: It has not so many.
+    """
+    kind, wanted = device_type(recipe), recipe.run.devices
+    available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
+    if wanted == "auto":
+        return available or 1
+    if available is not None and wanted > available:
+        key = ("run", "devices")
+        error = NotEnoughDevicesError(kind=kind, wanted=wanted, available=available, key=key)
+        raise error.at(recipe.where(key))
+    return wanted
+
+
+def launch_ranks(job: Job, devices: int) -> None:
+    """Train on several devices of this machine; return when all ranks are done.
+
+    Raises:
+        TLCompileError: What a rank raised, first of all what the user can mend.
+        RankLostError: A rank was killed.
+    """
+    # Here, because a run on one device does without: 0.1 s.
+    from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    with tempfile.TemporaryDirectory(prefix="tlcompile-") as scratch, _as_we_were():
+        plan = Path(scratch) / "plan.json"
+        write_file(plan, json.dumps(job.as_data()).encode())
+        os.environ |= _environment(job, devices)
+        config = LaunchConfig(
+            min_nodes=1,
+            max_nodes=1,
+            nproc_per_node=devices,
+            logs_specs=DefaultLogsSpecs(log_dir=scratch),
+            run_id="tlcompile",
+            rdzv_backend="c10d",
+            rdzv_endpoint="localhost:0",
+            max_restarts=0,
+            monitor_interval=0.1,
+            signals_to_handle=SIGNALS,
+        )
+        try:
+            elastic_launch(config, sys.executable)("-P", "-m", "tlcompile.run.ranks", str(plan))
+        except ChildFailedError as ended:
+            exits = {rank: failure.exitcode for rank, failure in ended.failures.items()}
+            raise _why(Path(scratch), exits, devices) from None
+        except SignalException as stopped:
+            saved = _told(Path(scratch))
+            named = ERRORS.get(stopped.sigval, ERRORS[signal.SIGTERM])
+            raise (saved[0] if saved else named(kept="the last checkpoint")) from None
+
+
+def _environment(job: Job, devices: int) -> dict[str, str]:
+    """Return what the ranks find in their environment beside torch's own variables."""
+    above = str(Path(tlcompile.__file__).parent.parent)
+    path = os.environ.get("PYTHONPATH")
+    found = {
+        "PYTHONPATH": f"{above}{os.pathsep}{path}" if path else above,
+        "TORCH_ELASTIC_SHUTDOWN_TIMEOUT": SECONDS_TO_SAVE,
+    }
+    if device_type(job.recipe) == "cpu" and "OMP_NUM_THREADS" not in os.environ:
+        found["OMP_NUM_THREADS"] = str(max(1, torch.get_num_threads() // devices))
+    return found
+
+
+@contextmanager
+def _as_we_were() -> Iterator[None]:
+    """Put back what torch's launcher and we change in this process; its log says what we word."""
+    environment = dict(os.environ)
+    numbers = [getattr(signal, name) for name in SIGNALS.split(",")]
+    handlers = {number: signal.getsignal(number) for number in numbers}
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        os.environ.clear()
+        os.environ |= environment
+
+
+def _why(scratch: Path, exits: Mapping[int, int], world: int) -> TLCompileError:
+    """Return the one error that ended the job: the others follow from it.
+
+    What the user can mend comes first, then a rank that died without a word; else the first error
+    that nobody foresaw, as the other ranks fail by the loss of that one.
+    """
+    told = _told(scratch)
+    for error in told:
+        if not isinstance(error, RankCrashedError):
+            return error
+    words = len(told)
+    for rank, code in sorted(exits.items()):
+        if code != -signal.SIGTERM and (code < 0 or not words):
+            how = (
+                f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
+            )
+            return RankLostError(rank=rank, world=world, how=how)
+    return told[0] if told else RankLostError(rank=0, world=world, how="ended")
+
+
+# From a rank to its launcher: torch names a file for it. Under torchrun, that prints the message.
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
+
+
+def tell_launcher(error: TLCompileError, time: float) -> bool:
+    """Leave an error for whoever started this rank; return whether anyone asked for it."""
+    path = os.environ.get(ERROR_FILE)
+    if path:
+        extra = {"py_callstack": str(error), "timestamp": str(int(time))}
+        sent = {"time": time, "error": base64.b64encode(pickle.dumps(error)).decode()}
+        data = {"message": {"message": f"\n{error}", "extraInfo": extra}, "tlcompile": sent}
+        write_file(Path(path), json.dumps(data).encode())
+    return bool(path)
+
+
+def _told(scratch: Path) -> list[TLCompileError]:
+    """Return what the ranks left, the first first. The folder is ours alone, as unpickling asks."""
+    files = [json.loads(path.read_bytes()) for path in scratch.rglob("error.json")]
+    found = sorted(
+        (one["tlcompile"] for one in files if "tlcompile" in one), key=lambda o: o["time"]
+    )
+    return [pickle.loads(base64.b64decode(one["error"])) for one in found]

@@ -1,0 +1,220 @@
+"""The phases of a run: one model a phase over one module tree, and what trains each."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tlcompile.compiler import compile_opened
+from tlcompile.data.digests import Keys, shared_between_splits, worded
+from tlcompile.data.order import balanced_weights, epoch_order
+from tlcompile.data.samples import Samples
+from tlcompile.errors.data import DataError
+from tlcompile.features.own import own_store
+from tlcompile.features.sources import Source
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.features import SourceBuilder
+from tlcompile.run.groups import groups_of
+from tlcompile.run.objective import monitor_of
+from tlcompile.run.regularise import after_step_of, average_of, before_step_of
+from tlcompile.run.splits import Say, Splits, check_readable
+from tlcompile.training.loop import PhaseTrainer, Settings
+from tlcompile.training.objective import Objective
+from tlcompile.training.optim import Optimizers, has_fused
+from tlcompile.training.proof import FreezeProof
+from tlcompile.training.ranks import ALONE, Ranks
+from tlcompile.training.schedule import build_schedule
+from tlcompile.training.state import TrainingState
+from tlcompile.zoo.base import BaseModel
+from tlcompile.zoo.open import open_base
+
+
+def models_of(
+    recipe: Recipe, opened: BaseModel, num_classes: int, base: nn.Module | None
+) -> tuple[CompiledModel, ...]:
+    """Compile every phase; all models share the tensors of the first.
+
+    Args:
+        recipe: What the user asked for.
+        opened: The base; it gives its tensors away.
+        num_classes: Of the data.
+        base: Your own module, where it is none of the zoo's.
+    """
+    first = compile_opened(recipe, opened, num_classes)
+    later = [
+        compile_opened(phase, open_base(recipe, base, load=False), num_classes, real=False)
+        for phase in recipe.phases()[1:]
+    ]
+    models = (first, *(first.frozen_as(other) for other in later))
+    first.hold_freeze()
+    return models
+
+
+def moving(models: Sequence[CompiledModel]) -> frozenset[str]:
+    """Return the names of the tensors that training moves in any of these phases."""
+    names = frozenset(models[0].state_dict()) if models else frozenset()
+    return names - frozenset.intersection(*(model.frozen.tensors for model in models))
+
+
+@dataclass
+class Phases:
+    """All phases of a run, and what they share.
+
+    Attributes:
+        recipe: What the user asked for.
+        folder: The run's own.
+        opened: The base.
+        splits: The images.
+        models: One a phase.
+        objective: What is minimised and what is told.
+        device: Where to compute.
+        digests: Of the images of each split.
+        say: Takes lines for the user.
+        state: Where training stands.
+        ranks: Processes that train together.
+        precision: Of the frozen part; what `auto` has become, once it is known.
+        told: What the record says of features, phase by phase.
+    """
+
+    recipe: Recipe
+    folder: Path
+    opened: BaseModel
+    splits: Splits
+    models: tuple[CompiledModel, ...]
+    objective: Objective
+    device: torch.device
+    digests: Mapping[str, Keys]
+    say: Say
+    state: TrainingState
+    ranks: Ranks = ALONE
+    precision: str | None = None
+    told: list[dict[str, Any]] = field(default_factory=list)
+
+    def names(self) -> list[str]:
+        """Return the phases' names; `main` where there is but one."""
+        return [phase.name for phase in self.recipe.fine_tune.phases or ()] or ["main"]
+
+    def restores_best(self, index: int) -> bool:
+        """Tell whether a phase ends with its best weights, not with its last."""
+        phases = self.recipe.fine_tune.phases
+        return phases is not None and phases[index].restore_best
+
+    def phase_of_best(self) -> int:
+        """Return which phase the best epoch is of."""
+        best = self.state.history[self.state.best or 0]
+        return self.names().index(best.phase)
+
+    @contextlib.contextmanager
+    def open(self, index: int, proof: FreezeProof) -> Iterator[PhaseTrainer]:
+        """Make a phase ready: what it freezes, its features, its optimizer.
+
+        Gradients and the optimizer's state of the phase before are gone; features of weights that
+        this run has trained go when the block ends.
+        """
+        recipe, model = self.recipe.phases()[index], self.models[index]
+        for parameter in model.parameters():
+            parameter.grad = None
+        model.hold_freeze()
+        splits = {name: part for name, part in self.splits.named().items() if name != "test"}
+        with self.sources(index, splits) as sources:
+            yield self._trainer(index, recipe, model, sources, proof)
+
+    @contextlib.contextmanager
+    def sources(self, index: int, splits: Mapping[str, Samples]) -> Iterator[dict[str, Source]]:
+        """Give the rows of splits as a phase's frozen part computes them.
+
+        Raises:
+            UnreadableImagesError: Images are damaged; all of them, of all splits.
+        """
+        recipe, model = self.recipe.phases()[index], self.models[index]
+        trained = moving(self.models[:index]) if index else frozenset()
+        own = bool(model.boundary) and not model.frozen.tensors.isdisjoint(trained)
+        with own_store(self.folder) if own else contextlib.nullcontext() as store:
+            builder = SourceBuilder(
+                recipe, self.opened.preprocessing, model, self.device, self.say,
+                self.precision, own=store, digests=self.digests,
+            )  # fmt: skip
+            try:
+                yield builder.sources(splits)
+            except DataError:
+                check_readable(self.recipe, splits.values())
+                raise
+            finally:
+                self.precision = builder.precision
+                self.told.append(builder.told)
+
+    def say_shared(self) -> None:
+        """Say which images two splits share: these judge what was learned by heart."""
+        ids = {name: part.ids for name, part in self.splits.named().items()}
+        for shared in shared_between_splits(self.digests):
+            self.say(f"warning     {worded(shared, ids)}")
+
+    def _trainer(
+        self,
+        index: int,
+        recipe: Recipe,
+        model: CompiledModel,
+        sources: Mapping[str, Source],
+        proof: FreezeProof,
+    ) -> PhaseTrainer:
+        tune, phase = recipe.fine_tune, self._phase(index)
+        val = sources.get("val")
+        monitor = monitor_of(recipe, self.objective, judged=val is not None)
+        rising = self.objective.metrics[monitor.partition("/")[2]]
+        stop = tune.early_stop
+        patience = stop.patience if stop else None
+        min_delta = stop.min_delta if stop else 0.0
+        if phase is not None and phase.until is not None:
+            patience = phase.until.plateau
+        settings = Settings(
+            name=self.names()[index],
+            epochs=tune.epochs,
+            batch_size=tune.batch_size,
+            seed=tune.seed,
+            monitor=monitor,
+            rising=rising,
+            accumulate=tune.accumulate,
+            micro_batch=self.recipe.run.micro_batch,
+            patience=patience,
+            min_delta=min_delta,
+        )
+        groups = groups_of(recipe, model)
+        schedule = tune.schedule.options()
+        samples = self.splits.train
+        return PhaseTrainer(
+            model,
+            sources["train"],
+            val,
+            objective=self.objective,
+            optimizers=Optimizers(groups, dict(model.trainable()), fused=has_fused(self.device)),
+            schedule=build_schedule(tune.schedule.name, rising=rising, **schedule),
+            settings=settings,
+            proof=proof,
+            state=self.state,
+            order=_order(recipe, samples),
+            moving=moving(self.models),
+            before_step=before_step_of(recipe, model),
+            after_step=after_step_of(recipe, model),
+            average=average_of(recipe, model),
+            ranks=self.ranks,
+            name_of=lambda place: samples.ids[place],
+        )
+
+    def _phase(self, index: int) -> Any:
+        phases = self.recipe.fine_tune.phases
+        return phases[index] if phases else None
+
+
+def _order(recipe: Recipe, samples: Samples) -> Any:
+    """Return what gives the order of an epoch."""
+    balanced = recipe.fine_tune.sampling == "balanced"
+    weights: Tensor | None = balanced_weights(samples) if balanced else None
+    count, seed = len(samples), recipe.fine_tune.seed
+    return lambda epoch: epoch_order(count, seed, epoch, weights)

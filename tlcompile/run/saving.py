@@ -1,0 +1,160 @@
+"""What a run saves while it trains, and how an unfinished one goes on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.run.fingerprint import refuse_other
+from tlcompile.run.folder import rewrite_rows
+from tlcompile.run.phases import Phases, moving
+from tlcompile.run.splits import Say
+from tlcompile.training.checkpoint import Checkpoints
+from tlcompile.training.loop import EpochDone, PhaseTrainer
+from tlcompile.training.proof import FreezeProof
+from tlcompile.training.state import TrainingState
+
+MODEL, TRAINER = "model/", "trainer/"  # before the names of tensors in a checkpoint
+BEST, PHASE_BEST = "best/", "phase_best/"
+
+
+class Saving:
+    """The checkpoints of a run, and what lies between two of them.
+
+    Attributes:
+        folder: The run's own.
+        best: The weights of the best epoch so far.
+        phase_best: Those of the best epoch of the running phase.
+        proof: Of the running phase, where it was begun before this process.
+        proofs: Of the phases that are over.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        phases: Phases,
+        fingerprint: dict[str, Any],
+        say: Say,
+        *,
+        inexact: bool = False,
+    ) -> None:
+        self.folder, self.phases, self.fingerprint, self.say = folder, phases, fingerprint, say
+        self.inexact = inexact
+        self.checkpoints = Checkpoints(folder, run=folder.name, say=say)
+        self.best: dict[str, Tensor] | None = None
+        self.phase_best: dict[str, Tensor] | None = None
+        self.proof: FreezeProof | None = None
+        self.proofs: list[str] = []
+        self._trainer: PhaseTrainer | None = None
+        self._loaded: dict[str, Tensor] = {}
+        self._number = 0
+        self._is_new = False  # the best weights, since the last save
+        self._saved_at = time.monotonic()
+
+    def resume(self, *, never_anew: bool = False) -> bool:
+        """Go on from the newest checkpoint; False where there is none.
+
+        Raises:
+            CheckpointsLostError: There were some, all are damaged, and it must not start over.
+            OtherRunError: It was begun under other conditions: the difference is named.
+        """
+        saved = self.checkpoints.newest(never_anew=never_anew)
+        if saved is None:
+            return False
+        data = saved.data
+        then = data["fingerprint"]
+        refuse_other(then, self.fingerprint, self.folder, inexact=self.inexact, say=self.say)
+        state = TrainingState.from_data(data["state"])
+        vars(self.phases.state).update(vars(state))
+        model = self.phases.models[0]
+        load_into(model, _under(MODEL, saved.tensors))
+        device = self.phases.device
+        kept = {name: tensor.to(device) for name, tensor in (saved.best or {}).items()}
+        self.best, self.phase_best = _under(BEST, kept) or None, _under(PHASE_BEST, kept) or None
+        self._loaded = _under(TRAINER, saved.tensors)
+        self.proof = FreezeProof.from_data(data["proof"]) if data["proof"] else None
+        self.proofs = data["proofs"]
+        self.phases.precision = data["precision"]
+        self._number = saved.number
+        rewrite_rows(self.folder, state.history)
+        where = f"phase {state.phase + 1}, " if len(self.phases.models) > 1 else ""
+        self.say(
+            f"resumed     {where}epoch {state.epoch + 1}, step {state.step + 1} ({self.folder})"
+        )
+        return True
+
+    def began(self, trainer: PhaseTrainer, proof: FreezeProof) -> None:
+        """Note what trains now; it takes over what a checkpoint of its phase has of it."""
+        self._trainer, self.proof = trainer, proof
+        if self._loaded:
+            device = self.phases.device
+            trainer.load({name: tensor.to(device) for name, tensor in self._loaded.items()})
+            self._loaded = {}
+
+    def note_best(self, event: EpochDone) -> None:
+        """Keep the weights of an epoch that is the best of all, or of its phase."""
+        if event.is_best:
+            self.best = event.tensors
+        if event.is_phase_best and self.phases.restores_best(self.phases.state.phase):
+            self.phase_best = event.tensors
+        self._is_new |= event.is_best or event.is_phase_best
+
+    def finish_phase(self, *, restore_best: bool) -> None:
+        """Go over the edge behind a phase, and save there."""
+        if restore_best and self.phase_best is not None:
+            load_into(self.phases.models[0], self.phase_best)
+        self.phases.state.finish_phase()
+        self._trainer = self.proof = None
+        self.phase_best, self._is_new = None, True
+        self.save()
+
+    def is_due(self) -> bool:
+        """Tell whether the last save is long ago."""
+        return time.monotonic() - self._saved_at >= self.phases.recipe.run.checkpoint_seconds
+
+    def save(self) -> None:
+        """Commit a checkpoint; when this returns, it survives a power cut."""
+        if not self.phases.ranks.is_first:
+            return
+        model = self.phases.models[0]
+        names = moving(self.phases.models)
+        tensors = {f"{MODEL}{n}": t for n, t in model.state_dict().items() if n in names}
+        if self._trainer is not None:
+            tensors |= {f"{TRAINER}{n}": t for n, t in self._trainer.tensors().items()}
+        data = {
+            "state": self.phases.state.as_data(),
+            "proof": self.proof.as_data() if self.proof else None,
+            "proofs": self.proofs,
+            "precision": self.phases.precision,
+            "fingerprint": self.fingerprint,
+        }
+        self._number += 1
+        self.checkpoints.save(self._number, tensors, data, self._best() if self._is_new else None)
+        self._is_new, self._saved_at = False, time.monotonic()
+
+    def _best(self) -> dict[str, Tensor]:
+        """Return the best weights of the run and of the phase, each once."""
+        found = {f"{BEST}{n}": t for n, t in (self.best or {}).items()}
+        return found | {f"{PHASE_BEST}{n}": t for n, t in (self.phase_best or {}).items()}
+
+    def clear(self) -> None:
+        """Remove the checkpoints of a run that is finished."""
+        self.checkpoints.clear()
+
+
+def load_into(model: CompiledModel, tensors: Mapping[str, Tensor]) -> None:
+    """Copy values into a model's tensors, which keep their layout."""
+    state = model.state_dict()
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            state[name].copy_(tensor)
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

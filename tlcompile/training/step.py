@@ -1,0 +1,224 @@
+"""One step of the optimizer: forward, backward, hooks, update. In pieces where memory is short."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from tlcompile.data.samples import generator
+from tlcompile.errors.run import NotFiniteLossError
+from tlcompile.features.prefix import Rows
+from tlcompile.features.sources import chunk_batches
+from tlcompile.graph.initialise import derived_seed
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.not_finite import find_not_finite, gradient_norm
+from tlcompile.training.objective import Objective, Running
+from tlcompile.training.proof import FreezeProof
+from tlcompile.training.ranks import Ranks
+from tlcompile.training.state import TrainingState
+
+Hook = Callable[[Mapping[str, nn.Parameter]], None]
+Mix = Callable[[Rows, Any, torch.Generator], tuple[Rows, Any]]
+
+
+class Stepper(Protocol):
+    """What moves the parameters: training.optim.Optimizers, or what a Python caller gives."""
+
+    def set_factor(self, factor: float) -> None:
+        """Set every group's rate to its own, times a factor."""
+
+    def zero_grad(self) -> None:
+        """Forget all gradients."""
+
+    def step(self) -> None:
+        """Move every parameter that has a gradient."""
+
+    def rates(self) -> dict[str, float]:
+        """Return the learning rate of each group."""
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all state, by name."""
+        ...
+
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over what `tensors` gave."""
+
+
+@dataclass
+class _Piece:
+    """What is computed at once: some samples of one batch.
+
+    Attributes:
+        number: Counts the pieces of a step; dropout is drawn by it.
+        share: What its mean loss is multiplied by.
+    """
+
+    number: int
+    samples: Sequence[int]
+    rows: Rows
+    targets: Any
+    share: float
+    loss: Tensor = field(default_factory=lambda: torch.tensor(0.0))
+    outputs: Any = None
+
+
+@dataclass
+class Step:
+    """Takes steps. See PhaseTrainer for what it is given."""
+
+    model: CompiledModel
+    objective: Objective
+    optimizers: Stepper
+    parameters: Mapping[str, nn.Parameter]
+    seed: int
+    running: Running
+    proof: FreezeProof
+    ranks: Ranks
+    before_step: tuple[Hook, ...]
+    after_step: tuple[Hook, ...]
+    mix: Mix | None
+    name_of: Callable[[int], str]
+    autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+    phase: str
+    forward: Callable[..., Any] = field(init=False)
+    _before: dict[str, Tensor] = field(init=False, default_factory=dict)
+
+    def __post_init__(self) -> None:
+        frozen = self.model.frozen.tensors
+        named = self.model.named_buffers()
+        self._buffers = {name: buffer for name, buffer in named if name not in frozen}
+        alone = self.ranks.world == 1
+        self.forward = self.model.suffix if alone else self.ranks.wrap(self.model.suffix_module())
+
+    def __call__(
+        self,
+        batches: Sequence[tuple[Rows, Any]],
+        samples: Sequence[Sequence[int]],
+        micro_batch: int,
+        state: TrainingState,
+    ) -> None:
+        """Take one step.
+
+        Args:
+            batches: Rows and targets of this rank's part of each batch.
+            samples: The samples of each batch, those of all ranks.
+            micro_batch: Samples to compute at once.
+            state: Says which step it is; it is not changed.
+
+        Raises:
+            NotFiniteLossError: A loss or a gradient is not finite; nothing was moved.
+        """
+        pieces = list(self._pieces(batches, samples, micro_batch, state.steps))
+        self._before = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        self.optimizers.zero_grad()
+        for piece in pieces:
+            self._learn(piece, state.steps, last=piece is pieces[-1])
+        self._refuse_not_finite(pieces, state)
+        for piece in pieces:
+            if piece.share:  # a rank without samples of its own has borrowed some
+                self.running.add(piece.loss, piece.outputs, piece.targets)
+        self.proof.see_gradients(self.model)
+        for hook in self.before_step:
+            hook(self.parameters)
+        self.optimizers.step()
+        for hook in self.after_step:
+            hook(self.parameters)
+
+    def undo(self) -> None:
+        """Make as if a step that was not finished had not begun."""
+        self.optimizers.zero_grad()
+        for name, buffer in self._buffers.items():
+            buffer.copy_(self._before[name])
+
+    def _pieces(
+        self,
+        batches: Sequence[tuple[Rows, Any]],
+        samples: Sequence[Sequence[int]],
+        micro_batch: int,
+        step: int,
+    ) -> Iterator[_Piece]:
+        total = sum(map(len, samples))
+        number = 0
+        for place, ((rows, targets), of_all) in enumerate(zip(batches, samples, strict=True)):
+            mine, counted = part_of(self.ranks, of_all)
+            if self.mix is not None:
+                random = generator(self.seed, "mix", step, place, self.ranks.rank)
+                rows, targets = self.mix(rows, targets, random)
+            cuts = chunk_batches(range(len(rows[0])), micro_batch)
+            for cut in cuts:
+                own = slice(cut[0], cut[-1] + 1)
+                whole = len(cuts) == 1
+                part = (rows, targets) if whole else _sliced((rows, targets), own)
+                share = self.ranks.share(len(cut), total) if counted else 0.0
+                yield _Piece(number, mine[own], part[0], part[1], share)
+                number += 1
+
+    def _learn(self, piece: _Piece, step: int, *, last: bool) -> None:
+        """Add the gradients of a piece."""
+        self._seed(piece, step)
+        module = self.forward
+        sending = (
+            self.ranks.averaging(module, last)
+            if isinstance(module, nn.Module)
+            else contextlib.nullcontext()
+        )
+        with sending:
+            with self.autocast():
+                outputs = self.forward(*piece.rows)
+                loss = self.objective.loss(outputs, piece.targets)
+            piece.loss = loss.detach()
+            scaled = loss if piece.share == 1 else loss * piece.share
+            scaled.backward()  # type: ignore[no-untyped-call]
+        piece.outputs = pytree.tree_map_only(Tensor, Tensor.detach, outputs)
+
+    def _seed(self, piece: _Piece, step: int) -> None:
+        """Seed dropout. torch.manual_seed asks every kind of device: 1 ms a step, half of a head's."""
+        place = () if not piece.number and self.ranks.is_first else (piece.number, self.ranks.rank)
+        seed, device = derived_seed(self.seed, "step", step, *place), piece.rows[0].device
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
+        if device.type == "mps":
+            torch.mps.manual_seed(seed)
+
+    def _refuse_not_finite(self, pieces: Sequence[_Piece], state: TrainingState) -> None:
+        losses = [piece.loss for piece in pieces]
+        norm = gradient_norm([*self.parameters.values()])
+        if bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device)))):
+            return
+        bad = [p for p in pieces if not bool(torch.isfinite(p.loss))]
+        piece = (bad or list(pieces))[0]
+        self._seed(piece, state.steps)
+        with self.autocast():
+            found = find_not_finite(
+                self.model, self.model.suffix, piece.rows, piece.targets, self.objective
+            )
+        self.undo()
+        raise NotFiniteLossError(
+            phase=self.phase,
+            epoch=len(state.history) + 1,
+            step=state.step + 1,
+            lr=max(self.optimizers.rates().values()),
+            first_layer=found.layer,
+            what=found.what,
+            samples=tuple(self.name_of(piece.samples[place]) for place in found.positions),
+            count=len(piece.samples),
+            gradient_norm=float(norm),
+        )
+
+
+def part_of(ranks: Ranks, batch: Sequence[int]) -> tuple[Sequence[int], bool]:
+    """Return a rank's part of a batch, and whether it counts: a rank without any borrows some."""
+    mine = ranks.part(batch, 2 if len(batch) > 1 else 1)
+    return (mine, True) if mine else (batch[:2], False)
+
+
+def _sliced(tree: Any, own: slice) -> Any:
+    return pytree.tree_map_only(Tensor, lambda tensor: tensor[own], tree)
