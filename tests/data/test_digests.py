@@ -8,7 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tlcompile.data.digests import digests_of
+from tlcompile.data.digests import (
+    KEY_BYTES,
+    SharedImages,
+    digests_of,
+    shared_between_splits,
+    worded,
+)
 from tlcompile.data.digits import load_digits
 from tlcompile.data.folder import scan_folder
 from tlcompile.errors.data import UnreadableImagesError
@@ -72,3 +78,23 @@ def test_progress_is_told_for_every_sample(make_tree) -> None:  # type: ignore[n
 
 def test_no_samples_have_no_digests() -> None:
     assert digests_of(load_digits().subset([]), workers=2).shape == (0, 32)
+
+
+def test_images_in_two_splits_are_found_by_their_bytes() -> None:
+    rows = np.arange(6, dtype=np.uint8).repeat(KEY_BYTES).reshape(6, KEY_BYTES)
+    digests = {"train": rows[[0, 1, 2]], "val": rows[[3, 1]], "test": rows[[2, 4, 3]]}
+    found = shared_between_splits(digests)
+    assert [(one.splits, one.pairs) for one in found] == [
+        (("train", "val"), ((1, 1),)),
+        (("train", "test"), ((2, 0),)),
+        (("val", "test"), ((0, 2),)),
+    ]
+    ids = {"train": ["a", "b", "c"], "val": ["d", "e"]}
+    assert worded(found[0], ids) == "1 image is in train and in val, to the byte: b = e"
+
+
+def test_of_many_shared_images_the_first_pairs_are_named() -> None:
+    shared = SharedImages(("train", "val"), tuple((n, n) for n in range(5)))
+    ids = {"train": list("abcde"), "val": list("vwxyz")}
+    words = "5 images are in train and in val, to the byte: a = v, b = w, c = x, ..."
+    assert worded(shared, ids) == words

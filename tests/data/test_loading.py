@@ -13,10 +13,17 @@ from tlcompile.data.digests import digest, digests_of
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.loading import load_images, load_pixels
 from tlcompile.data.samples import Samples
+from tlcompile.errors.augmentation import ImpossibleChangeError
 from tlcompile.errors.data import ImageChangedError, MixedSizesError, UnreadableImagesError
+from tlcompile.recipe.augment import CHANGES
+from tlcompile.recipe.image_changes import Change
 from tlcompile.zoo.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(10, 8, (0.5,) * 3, (0.25,) * 3, "bilinear", 3)
+
+
+def changes(*names: str) -> tuple[Change, ...]:
+    return tuple(CHANGES[name]() for name in names)
 
 
 def make(count: int, *, slow: bool = False) -> Samples:
@@ -46,7 +53,7 @@ def test_order_is_kept_whatever_the_workers(workers: int) -> None:
 @pytest.mark.parametrize("names", [("random_resized_crop", "horizontal_flip"), ("color_jitter",)])
 def test_augmentation_is_that_of_the_sample_not_of_its_position(names: tuple[str, ...]) -> None:
     def load(indices: list[int], workers: int) -> Tensor:
-        augmentation = Augmentation(names, 8, seed=0, view=2)
+        augmentation = Augmentation(changes(*names), 8, seed=0, view=2)
         return load_images(
             make(20), indices, PREPROCESSING, workers=workers, augmentation=augmentation
         )
@@ -54,22 +61,44 @@ def test_augmentation_is_that_of_the_sample_not_of_its_position(names: tuple[str
     assert torch.equal(load([4, 9, 2], 3), load([2, 4, 9], 0)[[1, 2, 0]])
 
 
+EVERY = {word: change for word, change in CHANGES.items() if word not in ("affine", "elastic")}
+
+
+@pytest.mark.parametrize("workers", [2, 7])
+def test_every_change_is_the_same_whatever_the_workers(workers: int) -> None:
+    """torchvision draws from the generator that torch's threads share; ours have their own."""
+    every = Augmentation(tuple(change() for change in EVERY.values()), 8, seed=0, view=2)
+
+    def load(workers: int) -> Tensor:
+        samples = make(24, slow=workers > 0)
+        return load_images(samples, range(24), PREPROCESSING, workers=workers, augmentation=every)
+
+    assert torch.equal(load(workers), load(0))
+
+
+def test_an_image_too_small_for_a_change_is_named() -> None:
+    bent = Augmentation(changes("elastic"), 8, seed=0, view=0)
+    with pytest.raises(ImpossibleChangeError, match="image '1'") as caught:
+        load_images(make(3), [1, 2], PREPROCESSING, workers=2, augmentation=bent)
+    assert (caught.value.name, caught.value.size) == ("elastic", "14 x 13 pixels")
+
+
 def test_augmented_crop_is_only_normalised() -> None:
-    augmentation = Augmentation(("random_resized_crop",), 8, seed=0, view=0)
+    augmentation = Augmentation(changes("random_resized_crop"), 8, seed=0, view=0)
     loaded = load_images(make(3), [2], PREPROCESSING, workers=0, augmentation=augmentation)
     wanted = PREPROCESSING.normalise(augmentation(make(3).read(2), digest(bytes([2]))))
     assert torch.equal(loaded[0], wanted)
 
 
 def test_augmented_without_crop_is_resized_and_cropped() -> None:
-    augmentation = Augmentation(("horizontal_flip",), 8, seed=0, view=0)
+    augmentation = Augmentation(changes("horizontal_flip"), 8, seed=0, view=0)
     loaded = load_images(make(9), range(9), PREPROCESSING, workers=0, augmentation=augmentation)
     assert loaded.shape == (9, 3, 8, 8)
 
 
 @pytest.mark.parametrize("names", [(), ("horizontal_flip",), ("random_resized_crop",)])
 def test_pixels_are_the_images_before_the_last_step(names: tuple[str, ...]) -> None:
-    change = Augmentation(names, 8, seed=0, view=0) if names else None
+    change = Augmentation(changes(*names), 8, seed=0, view=0) if names else None
     pixels = load_pixels(
         make(5),
         [(i, 0) for i in range(5)],
@@ -103,7 +132,7 @@ def test_views_that_stand_together_are_read_and_decoded_once() -> None:
     pairs = [(2, 0), (2, 1), (0, 1), (0, 0), (2, 1)]
 
     def change(view: int) -> Augmentation | None:
-        return Augmentation(("random_resized_crop",), 8, seed=0, view=view) if view else None
+        return Augmentation(changes("random_resized_crop"), 8, seed=0, view=view) if view else None
 
     pixels = load_pixels(samples, pairs, PREPROCESSING, workers=0, augmentations=change)
     assert fetched == decoded == [2, 0, 2]
@@ -118,7 +147,7 @@ def test_the_bytes_that_were_hashed_are_those_that_are_decoded() -> None:
     samples, fetched, _ = counted(make(4))
     digests = digests_of(samples, workers=0)
     fetched.clear()
-    change = Augmentation(("random_resized_crop",), 8, seed=0, view=0)
+    change = Augmentation(changes("random_resized_crop"), 8, seed=0, view=0)
     loaded = load_images(
         samples, [1, 3], PREPROCESSING, workers=0, augmentation=change, digests=digests
     )
@@ -135,7 +164,7 @@ def test_an_image_that_changed_since_is_refused(make_tree, names: tuple[str, ...
     path = folder / "a" / "2.png"
     was = path.read_bytes()
     path.write_bytes((folder / "a" / "3.png").read_bytes())  # as sound an image as the first
-    change = Augmentation(names, 8, seed=0, view=0) if names else None
+    change = Augmentation(changes(*names), 8, seed=0, view=0) if names else None
     with pytest.raises(ImageChangedError) as caught:
         load_images(
             samples, range(3), PREPROCESSING, workers=2, augmentation=change, digests=digests

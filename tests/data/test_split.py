@@ -57,3 +57,57 @@ def test_a_further_class_moves_no_other() -> None:
     first = stratified_split(make(50, 50), 0.2, seed=1)[1].ids
     more = stratified_split(make(50, 50, 9), 0.2, seed=1)[1].ids
     assert more[: len(first)] == first
+
+
+def labelled(values: torch.Tensor | dict[str, torch.Tensor]) -> Samples:
+    count = len(values if isinstance(values, torch.Tensor) else next(iter(values.values())))
+    return Samples(
+        ids=tuple(map(str, range(count))),
+        labels=(),
+        classes=(),
+        fetch=lambda i: bytes([i]),
+        decode=lambda _, data: torch.tensor(data[0]),
+        values=values,
+    )
+
+
+def taken(samples: Samples) -> torch.Tensor:
+    values = samples.values
+    assert isinstance(values, torch.Tensor)
+    return values
+
+
+def test_each_of_several_labels_has_its_share() -> None:
+    shares = torch.tensor([0.02, 0.05, 0.1, 0.2, 0.5])
+    marks = (torch.rand(1000, 5) < shares).float()
+    train, val = stratified_split(labelled(marks), 0.2, seed=0)
+    assert len(val) == 200
+    assert len(train) == 800
+    wanted = marks.sum(0) * 0.2
+    assert ((taken(val).sum(0) - wanted).abs() <= 2).all()  # a draw without care is off by up to 12
+
+
+def test_each_range_of_numbers_has_its_share() -> None:
+    numbers = torch.randn(200, 1).exp()
+    _, val = stratified_split(labelled(numbers), 0.25, seed=0)
+    rank = numbers.flatten().sort().values
+    tenths = torch.bucketize(taken(val).flatten(), rank[20::20].contiguous(), right=True)
+    assert torch.bincount(tenths, minlength=10).tolist() == [5] * 10
+
+
+def test_outputs_have_their_shares_together() -> None:
+    species = torch.tensor([0, 1] * 50)
+    grams = torch.arange(100.0)[:, None]
+    _, val = stratified_split(labelled({"species": species, "mass": grams}), 0.2, seed=0)
+    values = val.values
+    assert isinstance(values, dict)
+    assert abs(torch.bincount(values["species"])[0].item() - 10) <= 1  # of 20, greedily
+    assert torch.bincount(values["mass"].flatten().long() // 10).tolist() == [2] * 10
+
+
+def test_split_of_several_labels_depends_on_the_seed_alone() -> None:
+    marks = (torch.rand(60, 3) < 0.3).float()
+    first = stratified_split(labelled(marks), 0.2, seed=1)[1].ids
+    torch.manual_seed(9)
+    assert stratified_split(labelled(marks), 0.2, seed=1)[1].ids == first
+    assert stratified_split(labelled(marks), 0.2, seed=2)[1].ids != first

@@ -13,18 +13,26 @@ from PIL import Image
 from torch import Tensor
 
 from tlcompile.data import augment
-from tlcompile.data.augment import AUGMENTATIONS, Augmentation
+from tlcompile.data.augment import Augmentation
 from tlcompile.data.digests import digest, digests_of
 from tlcompile.data.folder import scan_folder
 from tlcompile.data.loading import load_pixels
 from tlcompile.data.samples import Samples
 from tlcompile.data.views import Views, row_keys
 from tlcompile.errors.data import ViewCountError
+from tlcompile.recipe.augment import CHANGES
+from tlcompile.recipe.image_changes import Change, RandomAffine, RandomRotation
 from tlcompile.zoo.preprocessing import Preprocessing
 
 PREPROCESSING = Preprocessing(18, 16, (0.5,) * 3, (0.25,) * 3, "bilinear", 3)
 KEY = digest(b"an image")
-RANDOM = Views(("random_resized_crop", "color_jitter"), 16, seed=0, count=3)
+
+
+def changes(*names: str) -> tuple[Change, ...]:
+    return tuple(CHANGES[name]() for name in names)
+
+
+RANDOM = Views(changes("random_resized_crop", "color_jitter"), 16, seed=0, count=3)
 
 
 def image(number: int = 0) -> Tensor:
@@ -49,7 +57,7 @@ def shown(views: Views, view: int, key: bytes = KEY) -> Tensor:
     ],
 )
 def test_flips_alone_are_exact_views(names: tuple[str, ...], wanted: list[Tensor]) -> None:
-    views = Views(names, 16, seed=5, count=len(wanted))
+    views = Views(changes(*names), 16, seed=5, count=len(wanted))
     for view, pixels in enumerate(wanted):
         assert torch.equal(shown(views, view), pixels)
         assert torch.equal(shown(views, view, digest(b"another")), pixels)
@@ -57,7 +65,7 @@ def test_flips_alone_are_exact_views(names: tuple[str, ...], wanted: list[Tensor
     assert views.tag(0) == ""
     tags = [views.tag(view) for view in range(len(wanted))]
     assert len(set(tags)) == len(wanted)
-    other = Views(names[::-1], 32, seed=6, count=len(wanted))
+    other = Views(changes(*names[::-1]), 32, seed=6, count=len(wanted))
     assert [other.tag(view) for view in range(len(wanted))] == tags, "nothing is drawn"
 
 
@@ -74,7 +82,7 @@ def test_another_count_of_flips_is_refused_with_two_ways_out(
     names: tuple[str, ...], count: int, wanted: int
 ) -> None:
     with pytest.raises(ViewCountError, match=f"views: {wanted}") as caught:
-        Views(names, 16, seed=0, count=count)
+        Views(changes(*names), 16, seed=0, count=count)
     assert "cache: off" in str(caught.value)
     assert caught.value.key == ("features", "views")
 
@@ -96,25 +104,60 @@ def test_more_views_leave_the_first_as_they_were() -> None:
 
 def test_a_tag_holds_all_that_decides_the_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     others = [
-        replace(RANDOM, names=RANDOM.names[::-1]),
-        replace(RANDOM, names=RANDOM.names[:1]),
+        replace(RANDOM, changes=RANDOM.changes[::-1]),
+        replace(RANDOM, changes=RANDOM.changes[:1]),
+        replace(RANDOM, changes=(*RANDOM.changes, RandomRotation())),
+        replace(RANDOM, changes=(*RANDOM.changes, RandomRotation(degrees=16))),
         replace(RANDOM, size=17),
         replace(RANDOM, seed=1),
     ]
     tags = [RANDOM.tag(0), RANDOM.tag(1), *(other.tag(0) for other in others)]
     monkeypatch.setattr(augment, "VERSION", augment.VERSION + 1)
     tags.append(RANDOM.tag(0))
-    assert len(set(tags)) == 7
+    assert len(set(tags)) == 9
     assert "" not in tags
 
 
-def test_a_version_stands_for_these_constants() -> None:
-    """Rows are stored under VERSION: whoever changes one of these counts it up."""
-    constants = (
-        augment.CROP_SCALE, augment.CROP_RATIO, augment.CROP_TRIES, augment.FLIP_CHANCE,
-        augment.JITTER, augment.ROTATION,
-    )  # fmt: skip
-    assert (augment.VERSION, *constants) == (1, (0.08, 1.0), (3 / 4, 4 / 3), 10, 0.5, 0.2, 15.0)
+DEFAULTS = """\
+random_resized_crop {scale: (0.08, 1.0), ratio: (0.75, 1.3333333333333333), interpolation: bilinear}
+random_crop {padding: 0, padding_mode: constant, fill: 0}
+horizontal_flip {p: 0.5}
+vertical_flip {p: 0.5}
+rotation {degrees: 15.0, interpolation: bilinear, fill: None}
+affine {degrees: 15.0, translate: None, scale: None, shear: None, interpolation: nearest, fill: 0}
+perspective {distortion_scale: 0.5, p: 0.5, interpolation: bilinear, fill: 0}
+elastic {alpha: 50.0, sigma: 5.0, interpolation: bilinear, fill: 0}
+zoom_out {side_range: (1.0, 4.0), p: 0.5, fill: 0}
+color_jitter {brightness: 0.2, contrast: 0.2, saturation: 0.2, hue: 0.0}
+photometric_distort {brightness: (0.875, 1.125), contrast: (0.5, 1.5), saturation: (0.5, 1.5),
+    hue: (-0.05, 0.05), p: 0.5}
+grayscale {p: 0.1}
+channel_permutation {}
+gaussian_blur {kernel_size: 9, sigma: (0.1, 2.0)}
+gaussian_noise {mean: 0.0, sigma: 0.1}
+solarize {threshold: 128, p: 0.5}
+posterize {bits: 4, p: 0.5}
+equalize {p: 0.5}
+autocontrast {p: 0.5}
+sharpness {sharpness_factor: 2.0, p: 0.5}
+invert {p: 0.5}
+random_erasing {p: 0.5, scale: (0.02, 0.33), ratio: (0.3, 3.3), value: 0}
+trivial_augment {interpolation: nearest, fill: None, num_magnitude_bins: 31}
+rand_augment {interpolation: nearest, fill: None, num_ops: 2, magnitude: 9, num_magnitude_bins: 31}
+auto_augment {interpolation: nearest, fill: None, policy: imagenet}
+augmix {interpolation: bilinear, fill: None, severity: 3, mixture_width: 3,
+    chain_depth: None, alpha: 1.0, all_ops: True}"""
+
+
+def test_a_version_stands_for_these_defaults() -> None:
+    """Rows are stored under VERSION and a change's bare name: who changes a default counts it up."""
+    affine = {"affine": RandomAffine(degrees=15)}
+    found = [
+        f"{word} {dict(affine.get(word) or change())}".replace("'", "")
+        for word, change in CHANGES.items()
+    ]
+    assert augment.VERSION == 1
+    assert "\n".join(found) == DEFAULTS.replace("\n    ", " ")
 
 
 def test_row_keys_of_the_image_as_it_is_are_its_digests() -> None:
@@ -148,13 +191,15 @@ def by_bytes(samples: Samples, augmentations: list[Augmentation | None]) -> dict
 
 
 @pytest.mark.parametrize("seed", [0, (0, 42)], ids=["views", "live"])
-@pytest.mark.parametrize("name", AUGMENTATIONS)
+@pytest.mark.parametrize("name", ["random_resized_crop", "rotation", "rand_augment", "augmix"])
 def test_adding_renaming_and_moving_images_changes_no_others_draws(
     tmp_path: Path, name: str, seed: int | tuple[int, int]
 ) -> None:
     for number in range(6):
         picture(tmp_path / "old" / "ab"[number % 2] / f"{number}.png", number)
-    draws: list[Augmentation | None] = [Augmentation((name,), 16, seed, turn) for turn in range(4)]
+    draws: list[Augmentation | None] = [
+        Augmentation(changes(name), 16, seed, turn) for turn in range(4)
+    ]
     before = by_bytes(scan_folder(tmp_path / "old")["all"], draws)
     shutil.move(tmp_path / "old", tmp_path / "new")
     shutil.move(tmp_path / "new" / "a" / "0.png", tmp_path / "new" / "b" / "9.png")
@@ -171,7 +216,7 @@ def test_adding_renaming_and_moving_images_changes_no_others_draws(
 
 def test_live_draws_differ_by_every_seed_and_epoch() -> None:
     def live(own: int, run: int, epoch: int) -> Tensor:
-        return Augmentation(("random_resized_crop",), 16, (own, run), epoch)(image(), KEY)
+        return Augmentation(changes("random_resized_crop"), 16, (own, run), epoch)(image(), KEY)
 
     draws = [live(0, 0, 0), live(1, 0, 0), live(0, 1, 0), live(0, 0, 1)]
     assert not any(itertools.starmap(torch.equal, itertools.combinations(draws, 2)))

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import Tensor
 
+from tlcompile.data.targets import TensorTargets
 from tlcompile.features.augment import AugmentedSource
 from tlcompile.features.prefix import Rows
-from tlcompile.features.sources import chunk_batches
+from tlcompile.features.sources import Batches, chunk_batches
 
 
 @dataclass(frozen=True)
@@ -21,11 +22,15 @@ class Plain:
     rows: Rows
     labels: Tensor
 
+    @property
+    def targets(self) -> TensorTargets:
+        return TensorTargets(self.labels)
+
     def batches(
-        self, order: Sequence[int], batch_size: int, epoch: int
+        self, batches: Batches, epoch: int, first: int = 0
     ) -> Iterator[tuple[Rows, Tensor]]:
-        for batch in chunk_batches(order, batch_size):
-            yield tuple(tensor[batch] for tensor in self.rows), self.labels[batch]
+        for batch in batches[first:]:
+            yield tuple(tensor[list(batch)] for tensor in self.rows), self.labels[list(batch)]
 
 
 COUNT = 64
@@ -39,7 +44,9 @@ BOTH = AugmentedSource(PLAIN, noise=0.5, dropout=0.25, seed=1)
 
 
 def drawn(source: AugmentedSource, epoch: int = 0, size: int = 16) -> Tensor:
-    return torch.cat([rows[0] for rows, _ in source.batches(range(COUNT), size, epoch)])
+    return torch.cat(
+        [rows[0] for rows, _ in source.batches(chunk_batches(range(COUNT), size), epoch)]
+    )
 
 
 def test_noise_is_in_deviations_of_the_features() -> None:
@@ -64,7 +71,7 @@ def test_the_draw_is_a_function_of_seed_epoch_and_batch(source: AugmentedSource)
     assert not torch.equal(drawn(replace(source, seed=2)), first)
     constant = Plain((torch.arange(32.0).repeat(2, 1),), torch.tensor([0, 1]))
     one, other = (
-        rows[0] for rows, _ in replace(source, source=constant).batches([0, 0, 1, 1], 2, 0)
+        rows[0] for rows, _ in replace(source, source=constant).batches([[0, 0], [1, 1]], 0)
     )
     assert not torch.equal(one, other), "equal batches, another draw"
 
@@ -76,14 +83,22 @@ def test_what_is_kept_stays_as_it_is() -> None:
 
 
 def test_labels_and_whole_numbers_are_not_changed() -> None:
-    batches = list(BOTH.batches(range(COUNT), 16, 0))
+    batches = list(BOTH.batches(chunk_batches(range(COUNT), 16), 0))
     assert torch.equal(torch.cat([rows[1] for rows, _ in batches]), PLAIN.rows[1])
     assert torch.equal(torch.cat([labels for _, labels in batches]), PLAIN.labels)
-    assert torch.equal(BOTH.labels, PLAIN.labels)
+    assert torch.equal(BOTH.targets.values, PLAIN.labels)
+
+
+def test_the_batches_behind_the_first_are_drawn_as_if_it_had_been_read() -> None:
+    batches = chunk_batches(range(COUNT), 16)
+    every = [rows[0] for rows, _ in BOTH.batches(batches, 0)]
+    late = [rows[0] for rows, _ in BOTH.batches(batches, 0, 2)]
+    assert len(late) == 2
+    assert all(torch.equal(a, b) for a, b in zip(late, every[2:], strict=True))
 
 
 def test_a_single_number_stays_a_number() -> None:
     """Its deviation is 0, not NaN."""
     source = AugmentedSource(Plain((torch.ones(1, 1),), torch.zeros(1)), 0.5, 0.0, seed=1)
-    ((rows, _),) = source.batches([0], 4, 0)
+    ((rows, _),) = source.batches([[0]], 0)
     assert torch.equal(rows[0], torch.ones(1, 1))

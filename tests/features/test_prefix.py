@@ -11,6 +11,7 @@ from tiny import TinyNet, make_recipe
 from torch import Tensor, nn
 
 from tlcompile.compiler import compile_recipe
+from tlcompile.data.targets import TensorTargets
 from tlcompile.errors.graph import MixedSamplesError
 from tlcompile.features.prefix import Loader, Prefix, gather
 from tlcompile.features.sources import (
@@ -114,7 +115,7 @@ def images_of(images: list[Tensor]) -> Loader:
 def views_of(images: list[Tensor], prefix: Prefix) -> KeptSource:
     views = len(images)
     rows = compute_rows(images_of(images), prefix, 6, views=views)
-    return KeptSource(InMemory(rows), torch.arange(6), views, seed=1)
+    return KeptSource(InMemory(rows), TensorTargets(torch.arange(6)), views, seed=1)
 
 
 def row_of(kept: KeptSource, sample: int, view: int) -> Tensor:
@@ -126,8 +127,8 @@ def test_a_cached_view_is_the_live_augmentation_of_that_view() -> None:
     images = [torch.randn(6, 3, 16, 16) for _ in range(3)]  # what an epoch of augmentation gives
     kept = views_of(images, prefix)
     for view in range(3):
-        live = LiveSource(images_of(images), prefix, torch.arange(6))
-        ((rows, labels),) = live.batches(range(6), 6, view)
+        live = LiveSource(images_of(images), prefix, TensorTargets(torch.arange(6)))
+        ((rows, labels),) = live.batches([range(6)], view)
         assert torch.equal(rows[0], torch.cat([row_of(kept, i, view) for i in range(6)]))
         assert labels.tolist() == list(range(6))
 
@@ -139,11 +140,11 @@ def test_each_epoch_draws_a_view_for_every_sample() -> None:
     seen = {view: row_of(kept, 0, view)[0] for view in range(3)}
     drawn = []
     for epoch in range(20):
-        rows = torch.cat([r[0] for r, _ in kept.batches([3, 1, 0, 2, 5, 4], 4, epoch)])
+        rows = torch.cat([r[0] for r, _ in kept.batches([[3, 1, 0, 2], [5, 4]], epoch)])
         drawn.append(tuple(next(v for v in seen if torch.equal(row, seen[v])) for row in rows))
     assert len(set(drawn)) > 10
     assert {view for epoch in drawn for view in epoch} == {0, 1, 2}
-    again = [torch.cat([r[0] for r, _ in kept.batches([3, 1, 0, 2, 5, 4], 4, 7)])]
+    again = [torch.cat([r[0] for r, _ in kept.batches([[3, 1, 0, 2], [5, 4]], 7)])]
     assert torch.equal(again[0][0], seen[drawn[7][0]])
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from durable_disks import do_not_wait
+from phase_trainers import epochs_of, own_loss, phase_trainer, plain_sgd
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812, torch's own name for it
 
@@ -25,6 +26,7 @@ from parity.plain import (
 )
 from parity.test_all_models import point_of, stages_of
 from tlcompile.data.loading import Pair
+from tlcompile.data.targets import TensorTargets
 from tlcompile.features.extract import extract
 from tlcompile.features.fingerprint import describe
 from tlcompile.features.layout import memory_order
@@ -33,8 +35,8 @@ from tlcompile.features.prefix import Loader, Prefix
 from tlcompile.features.sources import InStore, KeptSource, LiveSource, Source
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.store.store import FeatureSet, Keys, Store
-from tlcompile.training.loop import EpochRow, Stopping, train_epochs
-from tlcompile.training.proof import FreezeProof
+from tlcompile.training.optim import Given
+from tlcompile.training.state import EpochRow
 
 NAMES = [*CLASSIFIERS, *SEGMENTATION, *VIDEO]
 QUICK = ["shufflenet_v2_x0_5", "squeezenet1_0"]
@@ -111,13 +113,13 @@ def check(root: Path, name: str, point: str | dict[str, int]) -> list[FeatureSet
     def load(pairs: Sequence[Pair]) -> Tensor:
         return samples[[sample for sample, _view in pairs]]
 
-    live = LiveSource(load, prefix, labels)
+    live = LiveSource(load, prefix, TensorTargets(labels))
     trained_live = outcome(model, live)
     model.load_state_dict(start, strict=False)
     keys = keys_of(samples)
     sets = stored(root, prefix, load, keys)
     faults = misplaced(prefix, samples, sets, keys)
-    kept = KeptSource(InStore(sets, [one.locate(keys) for one in sets], CPU), labels)
+    kept = KeptSource(InStore(sets, [one.locate(keys) for one in sets], CPU), TensorTargets(labels))
     faults += unequal(trained_live, outcome(model, kept))
     if faults:
         model.load_state_dict(start, strict=False)
@@ -180,22 +182,17 @@ def told(sets: Sequence[FeatureSet]) -> str:
 def outcome(model: CompiledModel, source: Source) -> tuple[list[EpochRow], dict[str, str]]:
     """Train from rows; return the epochs, and a digest of every tensor: two states are gigabytes."""
     torch.manual_seed(9)  # what was drawn before never matters, and here it is the same
-    optimizer = torch.optim.SGD([p for _, p in model.trainable()], lr=1e-3, momentum=0.9)
-    rows = train_epochs(
+    trainer = phase_trainer(
         model,
         source,
         source,
-        task=None,
-        loss=of_every_output,
-        optimizer=optimizer,
-        rate=None,
+        objective=own_loss(of_every_output),
+        optimizers=Given(plain_sgd(model, lr=1e-3, momentum=0.9)),
         epochs=EPOCHS,
         batch_size=BATCH,
         seed=5,
-        stopping=Stopping("train/loss"),
-        proof=FreezeProof.take(model),
     )
-    history = [row for row, _best in rows]
+    history = [row for row, _best in epochs_of(trainer)]
     state = model.state_dict().items()
     return history, {k: hashlib.sha256(t.contiguous().numpy()).hexdigest() for k, t in state}
 

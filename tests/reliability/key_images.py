@@ -85,6 +85,10 @@ def _augment(sections: dict[str, Any], **change: Any) -> None:
 
 views_case("views: the seed", lambda s, _: _augment(s, seed=4))
 views_case("views: the names", lambda s, _: _augment(s, train=["random_resized_crop"]))
+views_case(
+    "views: a parameter",
+    lambda s, _: _augment(s, train=["random_resized_crop", {"rotation": {"degrees": 16}}]),
+)
 views_case("views: the order", lambda s, _: _augment(s, train=["rotation", "random_resized_crop"]))
 views_case("views: the size", lambda s, _: s["base"].update(size=7))
 views_case("views: the code of augmentation", lambda _, p: p.setattr(augment, "VERSION", 99))

@@ -29,6 +29,7 @@ from tlcompile.data.digests import Keys, digest
 from tlcompile.data.samples import Samples
 from tlcompile.features.canonical import Canonical
 from tlcompile.features.fingerprint import FOR_PEOPLE, differs, key_of
+from tlcompile.recipe.image_changes import RandomRotation
 from tlcompile.run.train import train_recipe
 from tlcompile.store.about import About
 
@@ -218,7 +219,7 @@ def tag_without(**same: Any) -> property:
 ROW_MUTANTS: dict[str, tuple[Any, str, Any]] = {
     "one pixel of each image, size and date kept": (key_world, "digests_of", by_size_and_date),
     "views: the seed": (Augmentation, "tag", tag_without(seed=0)),
-    "views: the names": (Augmentation, "tag", tag_without(names=("rotation",))),
+    "views: the names": (Augmentation, "tag", tag_without(changes=(RandomRotation(),))),
     "views: the size": (Augmentation, "tag", tag_without(size=0)),
     "views: another view of the same images": (Augmentation, "tag", tag_without(view=0)),
     "views: none": (Augmentation, "tag", property(lambda self: "")),

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tlcompile.data import augment, digits, images
+from tlcompile.data import augment, digits, images, transforms
 from tlcompile.features import arithmetic, folded, graphed, hard, prefix
 from tlcompile.graph import fold
 from tlcompile.zoo import preprocessing
@@ -43,7 +43,7 @@ PINNED: dict[str, tuple[int, str, list[Any]]] = {
         "1 a6fe6cc4ca61cab3",
         [hard, folded, graphed, fold],
     ),
-    "augment.VERSION": (augment.VERSION, "1 e7ddca8c41b3a9ac", [augment]),
+    "augment.VERSION": (augment.VERSION, "1 d5e255b268612acb", [augment, transforms]),
 }
 
 

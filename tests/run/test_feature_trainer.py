@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 from graph.tiny import recipe_of
+from phase_trainers import epochs_of, phase_trainer
 from small_trainer import CPU, IMAGES, LABELS, ONE, OTHER, compiled, loader, same, state, two
 from tiny import TinyNet
 from torch import Tensor
@@ -15,15 +16,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import tlcompile
 from tlcompile.compiler import compile_recipe
+from tlcompile.data.targets import TensorTargets
 from tlcompile.features.prefix import Prefix
 from tlcompile.features.rows import Features
 from tlcompile.features.sources import LiveSource
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.feature_trainer import FeatureTrainer
-from tlcompile.training.loop import Stopping, train_epochs
-from tlcompile.training.losses import build_loss
-from tlcompile.training.optim import build_optimizer
-from tlcompile.training.proof import FreezeProof
+from tlcompile.training.goal import simple_goal
+from tlcompile.training.objective import Objective
+from tlcompile.training.optim import Given
 
 
 @pytest.fixture
@@ -33,22 +34,19 @@ def trainer() -> FeatureTrainer:
 
 def live(model: CompiledModel, *, epochs: int, seed: int) -> list[float]:
     """Train the whole model on images, the frozen part in chunks of 4, as `fit` promises."""
-    source = LiveSource(lambda pairs: IMAGES[[i for i, _ in pairs]], Prefix(model, 4, CPU), LABELS)
-    rows = train_epochs(
+    targets = TensorTargets(LABELS)
+    source = LiveSource(lambda pairs: IMAGES[[i for i, _ in pairs]], Prefix(model, 4, CPU), targets)
+    trainer = phase_trainer(
         model,
         source,
         None,
-        task="classification",
-        loss=build_loss("classification"),
-        optimizer=build_optimizer("sgd", list(model.trainable()), lr=0.1, momentum=0.9),
-        rate=lambda _epoch: 0.1,
+        objective=Objective({"": simple_goal("classification", 3)}),
+        optimizers=Given(sgd(model)),
         epochs=epochs,
         batch_size=3,
         seed=seed,
-        stopping=Stopping("train/loss"),
-        proof=FreezeProof.take(model),
     )
-    return [row.train.loss for row, _ in rows]
+    return [row.train.loss for row, _ in epochs_of(trainer)]
 
 
 def sgd(model: CompiledModel) -> torch.optim.Optimizer:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from phase_trainers import epochs_of, own_loss, phase_trainer
 from safetensors.torch import load_file
 from tiny import TinyNet, make_pictures, make_recipe
 from torch import Tensor
+from torch.nn.functional import cross_entropy
 
 from tlcompile.compiler import compile_recipe
+from tlcompile.data.targets import TensorTargets
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.run import NotFiniteLossError
 from tlcompile.errors.training import FrozenMovedError, NoGradientError
@@ -21,11 +23,10 @@ from tlcompile.features.prefix import Prefix
 from tlcompile.features.sources import InMemory, KeptSource, compute_rows
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.train import RunResult, train_recipe
-from tlcompile.training.loop import EpochRow, Stopping, train_epochs
-from tlcompile.training.losses import build_loss
+from tlcompile.training.gradients import ClipNorm
 from tlcompile.training.metrics import Score
-from tlcompile.training.optim import build_optimizer
 from tlcompile.training.proof import FreezeProof
+from tlcompile.training.state import EpochRow
 
 
 @pytest.fixture
@@ -39,29 +40,21 @@ def source(model: CompiledModel, count: int = 9) -> KeptSource:
     images = torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(1))
     prefix = Prefix(model, 4, torch.device("cpu"))
     rows = compute_rows(lambda pairs: images[[i for i, _ in pairs]], prefix, count)
-    return KeptSource(InMemory(rows), torch.arange(count) % 2)
+    return KeptSource(InMemory(rows), TensorTargets(torch.arange(count) % 2))
 
 
 def epochs(
     model: CompiledModel, proof: FreezeProof | None = None, **changes: Any
-) -> Iterator[tuple[EpochRow, bool]]:
+) -> list[tuple[EpochRow, bool]]:
     rows = source(model)
-    settings: dict[str, Any] = {
-        "task": "classification",
-        "loss": build_loss("classification"),
-        "optimizer": build_optimizer("sgd", list(model.trainable()), lr=0.1),
-        "rate": lambda _epoch: 0.1,
-        "epochs": 4,
-        "batch_size": 4,
-        "seed": 0,
-        "stopping": Stopping("val/loss"),
-        "proof": proof or FreezeProof.take(model),
-    }
-    return train_epochs(model, rows, rows, **{**settings, **changes})
+    if proof is not None:
+        changes["proof"] = proof
+    changes.setdefault("monitor", "val/loss")
+    return epochs_of(phase_trainer(model, rows, rows, **changes))
 
 
 def test_rows_count_from_one_and_name_the_rate(model: CompiledModel) -> None:
-    rows = [row for row, _ in epochs(model, rate=lambda epoch: 0.1 / (epoch + 1))]
+    rows = [row for row, _ in epochs(model, schedule=lambda when: 1 / (when.epoch + 1))]
     assert [row.epoch for row in rows] == [1, 2, 3, 4]
     assert [row.lr for row in rows] == pytest.approx([0.1, 0.05, 0.1 / 3, 0.025])
     assert all(row.train.count == 9 for row in rows)
@@ -69,14 +62,7 @@ def test_rows_count_from_one_and_name_the_rate(model: CompiledModel) -> None:
 
 
 def test_without_validation_there_is_no_score(model: CompiledModel) -> None:
-    rows = source(model)
-    proof = FreezeProof.take(model)
-    optimizer = build_optimizer("sgd", list(model.trainable()), lr=0.1)
-    ((row, best),) = train_epochs(
-        model, rows, None, task="classification", loss=build_loss("classification"),
-        optimizer=optimizer, rate=lambda _e: 0.1, epochs=1, batch_size=4, seed=0,
-        stopping=Stopping("train/loss"), proof=proof,
-    )  # fmt: skip
+    ((row, best),) = epochs_of(phase_trainer(model, source(model), None, epochs=1))
     assert row.val is None
     assert best
     assert math.isnan(row.value("val/loss"))
@@ -89,25 +75,24 @@ def test_a_loss_that_is_no_number_stops_at_its_epoch_and_step(model: CompiledMod
     def loss(logits: Tensor, labels: Tensor) -> Tensor:
         nonlocal seen
         seen += int(logits.requires_grad)
-        value = build_loss("classification")(logits, labels)
+        value = cross_entropy(logits, labels)
         return value * float("nan") if seen == 4 else value
 
     with pytest.raises(NotFiniteLossError) as caught:  # 9 samples in batches of 4: steps 4 and 5
-        list(epochs(model, loss=loss))
+        epochs(model, objective=own_loss(loss))
     assert (caught.value.epoch, caught.value.step, caught.value.lr) == (2, 2, 0.1)
     assert caught.value.first_layer is None
     assert all(bool(torch.isfinite(p).all()) for _, p in model.trainable()), "nothing was spoilt"
 
 
 def test_early_stop(model: CompiledModel) -> None:
-    stopping = Stopping("val/loss", patience=2, min_delta=100.0)
-    rows = list(epochs(model, epochs=9, stopping=stopping))
+    rows = epochs(model, epochs=9, patience=2, min_delta=100.0)
     assert [best for _, best in rows] == [True, False, False]
 
 
 def test_a_moved_frozen_tensor_is_caught(model: CompiledModel) -> None:
     proof = FreezeProof.take(model)
-    list(epochs(model, proof, epochs=1))
+    epochs(model, proof, epochs=1)
     assert "frozen tensors byte-identical" in proof.check(model)
     with torch.no_grad():
         model.get_parameter("bn1.weight")[3] += 1e-7 * 2
@@ -119,9 +104,8 @@ def test_a_moved_frozen_tensor_is_caught(model: CompiledModel) -> None:
 def test_a_parameter_without_gradient_is_caught(model: CompiledModel) -> None:
     proof = FreezeProof.take(model)
     bias = model.get_parameter("fc.bias")
-    optimizer = build_optimizer("sgd", list(model.trainable()), lr=0.1)
     bias.requires_grad_(False)
-    list(epochs(model, proof, epochs=1, optimizer=optimizer))
+    epochs(model, proof, epochs=1)
     with pytest.raises(NoGradientError) as caught:
         proof.check(model)
     assert caught.value.names == ("fc.bias",)
@@ -129,13 +113,13 @@ def test_a_parameter_without_gradient_is_caught(model: CompiledModel) -> None:
 
 def test_the_proof_counts_what_moved(model: CompiledModel) -> None:
     proof = FreezeProof.take(model)
-    list(epochs(model, proof, epochs=1, rate=lambda _epoch: 0.0))
+    epochs(model, proof, epochs=1, schedule=lambda _when: 0.0)
     assert "0 of 2 trainable tensors moved" in proof.check(model)
 
 
 def test_batch_statistics_of_frozen_layers_stay(model: CompiledModel) -> None:
     before = {n: t.clone() for n, t in model.state_dict().items() if n in model.frozen.tensors}
-    list(epochs(model))
+    epochs(model)
     assert any(name.endswith("running_mean") for name in before)
     for name, tensor in before.items():
         assert torch.equal(model.state_dict()[name], tensor), name
@@ -144,8 +128,8 @@ def test_batch_statistics_of_frozen_layers_stay(model: CompiledModel) -> None:
 def test_gradients_are_clipped_together(model: CompiledModel) -> None:
     start = {n: p.detach().clone() for n, p in model.trainable()}
     rows = source(model)
-    one_step = {"epochs": 1, "batch_size": len(rows.labels)}
-    list(epochs(model, clip_norm=0.01, **one_step))
+    one_step = {"epochs": 1, "batch_size": len(rows.targets)}
+    epochs(model, before_step=[ClipNorm(0.01, "model")], **one_step)
     moved = torch.cat([(p.detach() - start[n]).flatten() for n, p in model.trainable()])
     assert float(moved.norm()) == pytest.approx(0.1 * 0.01, rel=1e-3)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from tlcompile.data.samples import generator
 from tlcompile.data.transforms import DrawingFrom, transform_of
 from tlcompile.errors.augmentation import ImpossibleChangeError, UnknownMaskError
-from tlcompile.recipe.image_changes import Change
+from tlcompile.recipe.image_changes import Change, RandomZoomOut
 
 VERSION = 1  # of the changes; count it up with any change to what they do to a pixel
 
@@ -57,7 +57,8 @@ class Augmentation:
     @property
     def sizes(self) -> bool:
         """Say whether the result has its final size, so that resizing it again is wrong."""
-        return any(change.sizes for change in self.changes)
+        sizing = [c.sizes for c in self.changes if c.sizes or isinstance(c, RandomZoomOut)]
+        return bool(sizing) and sizing[-1]
 
     @property
     def tag(self) -> str:

@@ -50,7 +50,7 @@ class DrawingFrom(TorchFunctionMode):
     ) -> Any:
         """Call a function of torch; hand it the generator where it draws."""
         given = dict(kwargs or {})
-        if func in DRAWS:
+        if func in DRAWS and given.get("generator") is None:
             given["generator"] = self.random
         return func(*args, **given)
 
@@ -124,8 +124,8 @@ def transform_of(change: Change, size: int, *, mask: bool = False) -> Transform:
         given["size"] = size
     if change.word == "random_crop":
         given["pad_if_needed"] = True  # else a small image ends the run
-    if "fill" in given:
-        given["fill"] = IGNORED if mask else given["fill"] or None  # None blends no borders
+    if mask and "fill" in given:
+        given["fill"] = IGNORED
     if mask and "interpolation" in given:
         # Resizing has a nearest that is off by half a pixel; the others have not.
         given["interpolation"] = "nearest-exact" if change.sizes else "nearest"

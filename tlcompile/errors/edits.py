@@ -283,6 +283,7 @@ class WrongWidthError(GraphError):
     found: str
     wanted: str
     task: str
+    wide: int | None = None  # where `out: classes` does not say it
 
     def headline(self) -> str:
         return f"output '{self.name}' has not the width that the task needs"
@@ -291,6 +292,10 @@ class WrongWidthError(GraphError):
         return {"found": self.found, "wanted": f"{self.wanted}, for task {self.task}"}
 
     def fix(self) -> str:
+        if self.task == "segmentation":
+            return "take a base that returns a map: base.model: lraspp_mobilenet_v3_large"
+        if self.wide:
+            return f"write out: {self.wide} on that layer"
         return "write out: classes on that layer, or head: auto"
 
 
@@ -342,6 +347,7 @@ class OutputActivationError(GraphError):
     activation: str
     task: str
     before: str = ""
+    added: bool = True
 
     def headline(self) -> str:
         return f"output '{self.name}' ends in {self.activation}"
@@ -351,5 +357,6 @@ class OutputActivationError(GraphError):
 
     def fix(self) -> str:
         if self.before:
-            return f"write outputs: [{self.before}], and drop '{self.name}' from add"
+            drop = f", and drop '{self.name}' from add" if self.added else ""
+            return f"write outputs: [{self.before}]{drop}"
         return f"drop `activation` from '{self.name}'"

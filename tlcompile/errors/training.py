@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from tlcompile.errors.base import listed, one_line
+from tlcompile.errors.base import did_you_mean, listed, one_line
 from tlcompile.errors.run import RunError
 
 
@@ -142,6 +142,68 @@ class ExtraNotInstalledError(RunError):
 
     def fix(self) -> str:
         return f"pip install 'tlcompile[{self.extra}]'"
+
+
+@dataclass(eq=False, kw_only=True)
+class WrongTaskError(RunError):
+    """A base for masks is to learn something else."""
+
+    slug: ClassVar[str] = "wrong-task"
+    exit_code: ClassVar[int] = 2
+
+    model: str
+    task: str
+
+    def headline(self) -> str:
+        return f"'{self.model}' returns a class for each pixel"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": f"task: {self.task}", "wanted": "task: segmentation, and masks"}
+
+    def fix(self) -> str:
+        return "write task: segmentation, or train a classification model"
+
+
+@dataclass(eq=False, kw_only=True)
+class OtherOutputsError(RunError):
+    """The task is about other outputs than the model has."""
+
+    slug: ClassVar[str] = "other-outputs"
+    exit_code: ClassVar[int] = 2
+
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+
+    def headline(self) -> str:
+        return "the task is about other outputs than the model returns"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": listed(self.found), "wanted": listed(self.wanted)}
+
+    def fix(self) -> str:
+        return f"write outputs: [{', '.join(self.wanted)}]"
+
+
+@dataclass(eq=False, kw_only=True)
+class UnknownMetricError(RunError):
+    """The value to watch is none that the task logs."""
+
+    slug: ClassVar[str] = "unknown-metric"
+    exit_code: ClassVar[int] = 2
+
+    name: str
+    known: tuple[str, ...]
+    judged: bool = True
+
+    def headline(self) -> str:
+        why = "" if self.judged else ": there are no validation images"
+        return f"this run does not log '{self.name}'{why}"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": self.name, "wanted": ", ".join(self.known)}
+
+    def fix(self) -> str:
+        return did_you_mean(self.name, self.known, f"write monitor: {self.known[0]}")
 
 
 @dataclass(eq=False, kw_only=True)

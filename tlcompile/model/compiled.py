@@ -265,7 +265,11 @@ class CompiledModel(TreeModule):
         return self._run(WHOLE, TRAIN, *inputs)
 
     def hold_freeze(self) -> None:
-        """Set which parameters want a gradient; called again after tensors are exchanged."""
+        """Set which parameters want a gradient, and which modules stay in eval mode.
+
+        Called again after tensors are exchanged, or another phase has used the same tree.
+        """
+        self.train(self.training)
         for name, parameter in self.named_parameters(remove_duplicate=False):
             if parameter.is_floating_point():  # numbers of channels and the like never want one
                 parameter.requires_grad_(name not in self.frozen.tensors)

@@ -13,7 +13,7 @@ from tlcompile.errors.edits import (
     NotReplacedError,
     OutputActivationError,
 )
-from tlcompile.errors.graph import GraphError, NotYetError, UnknownVertexError
+from tlcompile.errors.graph import GraphError, UnknownVertexError
 from tlcompile.graph.head import find_head
 from tlcompile.graph.model_graph import ModelGraph
 from tlcompile.graph.names import find_region, find_vertex, name_of
@@ -23,13 +23,11 @@ from tlcompile.passes.lookup import as_point, head_of, output_names, shown_point
 from tlcompile.recipe.freeze import FreezePoint
 from tlcompile.recipe.layers.activation import ActivationLayer
 from tlcompile.recipe.schema import Recipe
-
-LOGIT_TASKS = ("classification", "binary", "multilabel")
+from tlcompile.recipe.tasks import LOGIT_TASKS
 
 
 def misfits(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
     """Yield every reason why a recipe does not fit its base, before anything is edited."""
-    yield from _not_yet(recipe)
     removed: set[str] = set()
     for vertex, how in recipe.remove.items():
         try:
@@ -231,26 +229,19 @@ def _empty_lists(recipe: Recipe) -> Iterator[NoEffectError]:
 
 
 def _output_activations(recipe: Recipe, base: ModelGraph) -> Iterator[TLCompileError]:
-    if recipe.task not in LOGIT_TASKS:
-        return
+    tasks = recipe.output_tasks()
     for name in sorted(output_names(recipe, base) & recipe.add.keys()):
+        task = tasks.get(name) or tasks.get("")
         layer = recipe.add[name]
         alone = isinstance(layer, ActivationLayer)
         field = "name" if alone else "activation"
         activation = getattr(layer, field, None)
-        if activation not in (None, "identity"):
-            yield OutputActivationError(
-                name=name,
-                activation=activation,
-                task=recipe.task,
-                before=layer.inputs[0] if alone and layer.inputs else "",
-                key=("add", name, field),
-            )
-
-
-def _not_yet(recipe: Recipe) -> Iterator[NotYetError]:
-    """Name what this version of the language cannot do; nothing is guessed."""
-    if recipe.task not in ("classification", "binary"):
-        yield NotYetError(
-            what=f"task: {recipe.task}", instead="task: classification", key=("task",)
+        if task is None or task.task not in LOGIT_TASKS or activation in (None, "identity"):
+            continue
+        yield OutputActivationError(
+            name=name,
+            activation=activation,
+            task=task.task,
+            before=layer.inputs[0] if alone and layer.inputs else "",
+            key=("add", name, field),
         )

@@ -18,7 +18,7 @@ from tlcompile.graph.in_mode import FunctionInMode
 from tlcompile.graph.model_graph import FRESH, ModelGraph
 from tlcompile.graph.names import name_of
 from tlcompile.graph.reach import descendants
-from tlcompile.graph.shapes import forget_shapes, kind_of
+from tlcompile.graph.shapes import kind_of
 from tlcompile.passes.base import Pass
 
 # Functions, not modules: they need no place in the tree, where one module may serve frozen vertices
@@ -33,6 +33,7 @@ FUNCTIONS: Final[dict[str, Callable[..., torch.Tensor]]] = {
 }  # fmt: skip
 
 _NORMALISING = {"softmax", "log_softmax", "Softmax", "Softmax2d", "Softmin", "LogSoftmax", "GLU"}
+_GATES = {"sigmoid", "hardsigmoid", "Sigmoid", "Hardsigmoid"}
 _PRODUCTS = {operator.mul, torch.mul, "mul"}
 
 
@@ -102,7 +103,6 @@ class OverrideSettings(Pass):
         (source,) = node.all_input_nodes
         node.op, node.target = "call_function", FUNCTIONS[self.activation]
         node.args, node.kwargs = (source,), {}
-        forget_shapes(descendants([node]))
         return True
 
     def broken_promises(self, model_graph: ModelGraph) -> Iterator[str]:
@@ -151,14 +151,14 @@ def _drops_by_function(model_graph: ModelGraph, node: fx.Node) -> bool:
 def is_hidden_activation(model_graph: ModelGraph, node: fx.Node) -> bool:
     """Tell whether a vertex is an activation between layers: no softmax, no gate, no weights.
 
-    A gate is what something else is multiplied with: in squeeze-and-excitation, in x * sigmoid(x).
+    A gate is a sigmoid that something is multiplied with: squeeze-and-excitation, x * sigmoid(x).
     """
     chosen = node.op == "call_function" and node.target in FUNCTIONS.values()
     if not (chosen or is_activation(model_graph, node)) or len(node.all_input_nodes) != 1:
         return False
-    if kind_of(model_graph.module, node) in _NORMALISING:
-        return False
-    return not any(reader.target in _PRODUCTS for reader in node.users)
+    kind = kind_of(model_graph.module, node)
+    gate = kind in _GATES and any(reader.target in _PRODUCTS for reader in node.users)
+    return not gate and kind not in _NORMALISING
 
 
 def probability(dropout: Any) -> float | None:

@@ -158,6 +158,8 @@ def _known_logits(recipe: Recipe, base: ModelGraph, num_classes: int | None) -> 
         ClassCountError: It is less than one.
         ClassesUnknownError: A layer is as wide as there are classes, and nobody says how many.
     """
+    if not isinstance(recipe.task, str):
+        return 0  # each output says its own width
     if num_classes is not None and num_classes < 1:
         raise ClassCountError(found=num_classes)
     if num_classes is not None:

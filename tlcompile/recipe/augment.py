@@ -53,40 +53,38 @@ from tlcompile.recipe.image_changes import (
     RandomZoomOut,
 )
 
-
-def _about(change: type[Change]) -> Any:
-    return Field(None, description=change.__doc__)
+_GIVEN: Any = Field(None, description="Its parameters; the name alone means the defaults.")
 
 
 class OneChange(Section):
     """A change with parameters: a mapping with one key, its name."""
 
-    random_resized_crop: RandomResizedCrop = _about(RandomResizedCrop)
-    random_crop: RandomCrop = _about(RandomCrop)
-    horizontal_flip: RandomHorizontalFlip = _about(RandomHorizontalFlip)
-    vertical_flip: RandomVerticalFlip = _about(RandomVerticalFlip)
-    rotation: RandomRotation = _about(RandomRotation)
-    affine: RandomAffine = _about(RandomAffine)
-    perspective: RandomPerspective = _about(RandomPerspective)
-    elastic: ElasticTransform = _about(ElasticTransform)
-    zoom_out: RandomZoomOut = _about(RandomZoomOut)
-    color_jitter: ColorJitter = _about(ColorJitter)
-    photometric_distort: RandomPhotometricDistort = _about(RandomPhotometricDistort)
-    grayscale: RandomGrayscale = _about(RandomGrayscale)
-    channel_permutation: RandomChannelPermutation = _about(RandomChannelPermutation)
-    gaussian_blur: GaussianBlur = _about(GaussianBlur)
-    gaussian_noise: ImageNoise = _about(ImageNoise)
-    solarize: RandomSolarize = _about(RandomSolarize)
-    posterize: RandomPosterize = _about(RandomPosterize)
-    equalize: RandomEqualize = _about(RandomEqualize)
-    autocontrast: RandomAutocontrast = _about(RandomAutocontrast)
-    sharpness: RandomAdjustSharpness = _about(RandomAdjustSharpness)
-    invert: RandomInvert = _about(RandomInvert)
-    random_erasing: RandomErasing = _about(RandomErasing)
-    trivial_augment: TrivialAugmentWide = _about(TrivialAugmentWide)
-    rand_augment: RandAugment = _about(RandAugment)
-    auto_augment: AutoAugment = _about(AutoAugment)
-    augmix: AugMix = _about(AugMix)
+    random_resized_crop: RandomResizedCrop = _GIVEN
+    random_crop: RandomCrop = _GIVEN
+    horizontal_flip: RandomHorizontalFlip = _GIVEN
+    vertical_flip: RandomVerticalFlip = _GIVEN
+    rotation: RandomRotation = _GIVEN
+    affine: RandomAffine = _GIVEN
+    perspective: RandomPerspective = _GIVEN
+    elastic: ElasticTransform = _GIVEN
+    zoom_out: RandomZoomOut = _GIVEN
+    color_jitter: ColorJitter = _GIVEN
+    photometric_distort: RandomPhotometricDistort = _GIVEN
+    grayscale: RandomGrayscale = _GIVEN
+    channel_permutation: RandomChannelPermutation = _GIVEN
+    gaussian_blur: GaussianBlur = _GIVEN
+    gaussian_noise: ImageNoise = _GIVEN
+    solarize: RandomSolarize = _GIVEN
+    posterize: RandomPosterize = _GIVEN
+    equalize: RandomEqualize = _GIVEN
+    autocontrast: RandomAutocontrast = _GIVEN
+    sharpness: RandomAdjustSharpness = _GIVEN
+    invert: RandomInvert = _GIVEN
+    random_erasing: RandomErasing = _GIVEN
+    trivial_augment: TrivialAugmentWide = _GIVEN
+    rand_augment: RandAugment = _GIVEN
+    auto_augment: AutoAugment = _GIVEN
+    augmix: AugMix = _GIVEN
 
     @model_validator(mode="after")
     def _one(self) -> OneChange:

@@ -191,7 +191,7 @@ class _Auto(Change):
     mask = "unknown"
 
     interpolation: Interpolation = Field("nearest", description=PIXELS)
-    fill: Level = Field(0, description=FILL)
+    fill: Level | None = Field(None, description=f"{FILL} Default: black.")
 
 
 class TrivialAugmentWide(_Auto):

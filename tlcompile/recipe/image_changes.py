@@ -129,7 +129,7 @@ class RandomRotation(_Moves):
 
     degrees: Annotated[Degrees, Field(gt=0)] = Field(15.0, description="At most, either way.")
     interpolation: Interpolation = Field("bilinear", description=PIXELS)
-    fill: Level = Field(0, description=FILL)
+    fill: Level | None = Field(None, description=f"{FILL} Default: black.")
 
 
 class RandomAffine(_Moves):

@@ -13,6 +13,9 @@ class Run(Section):
     """What the machine decides; no part of the recipe's identity."""
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
+    devices: Positive | Literal["auto"] = Field(
+        1, description="How many of this machine's; auto: all GPUs. Each computes `batch_size` images."
+    )
     micro_batch: Positive | None = Field(
         None, description="Images computed at once, in a step; default: a batch. Halved where memory ends."
     )

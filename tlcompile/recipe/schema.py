@@ -17,7 +17,13 @@ from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.nodes import Mapping, locate
 from tlcompile.recipe.phases import Phase
 from tlcompile.recipe.run import Run
-from tlcompile.recipe.tasks import OutputTask, Tasks, idle_lines
+from tlcompile.recipe.tasks import (
+    OF_ONE_OUTPUT,
+    OutputTask,
+    Tasks,
+    idle_lines,
+    misfits_of_several,
+)
 
 
 class Base(Section):
@@ -147,27 +153,22 @@ class Recipe(Section):
             raise ValueError(
                 "data.augment.seed has no effect without data.augment.train or .val | drop it"
             )
-        self._refuse_idle_losses()
+        self._refuse_unfit_tasks()
         refuse_idle_data(self.data, self.fine_tune.sampling, self.task)
         return self
 
-    def _refuse_idle_losses(self) -> None:
-        tune = self.fine_tune
+    def _refuse_unfit_tasks(self) -> None:
         if isinstance(self.task, str):
             for key, rule in idle_lines(self.output_tasks()[""]):
                 raise RuleAt(rule, "fine_tune", key)
             return
-        if len(self.task) < 2:
-            text = "task names fewer than two outputs | write the word alone: task: classification"
-            raise RuleAt(text, "task")
-        for name, one in self.task.items():
-            if one.task == "segmentation":
-                text = "segmentation is no task beside others | write task: segmentation"
-                raise RuleAt(text, "task", name, "task")
-        for key in ("loss", "class_weights", "label_smoothing"):
-            if getattr(tune, key):
-                text = f"{key} has no effect on several outputs | write it at each: task.<output>.{key}"
-                raise RuleAt(text, "fine_tune", key)
+        own = [key for key in OF_ONE_OUTPUT if getattr(self.fine_tune, key)]
+        as_wide = [name for name, one in self.add.items() if getattr(one, "out", None) == "classes"]
+        returned = None if self.outputs is None and self.base.run else self.outputs or ()
+        for *place, rule in misfits_of_several(self.task, returned, own, as_wide):
+            raise RuleAt(rule, *place)
+        if self.head == "auto":
+            raise RuleAt("head: auto makes one output, and task names several | drop head", "head")
 
     def output_tasks(self) -> dict[str, OutputTask]:
         """Return what each output is trained on, by its vertex; the only one is called ""."""
@@ -202,7 +203,7 @@ class Recipe(Section):
     def _during(self, index: int, phase: Phase) -> Recipe:
         own = {"freeze": phase.freeze or self.freeze, "fine_tune": self.fine_tune.during(phase)}
         recipe = self.model_copy(update=own)
-        recipe._phase = None if phase.freeze is None else index
+        recipe._phase = index, frozenset(phase.model_fields_set - {"name"})
         recipe._freezes = self.freezes()
         return recipe
 
@@ -218,9 +219,13 @@ class Recipe(Section):
             for index, phase in enumerate(phases)
         )
 
-    def where(self, key: RecipeKey) -> Span | None:
-        """Return the place of a key in the file or on the command line, where there is one."""
+    def written_at(self, key: RecipeKey) -> RecipeKey:
+        """Return where the whole recipe says what `key` says in that of a phase."""
         below = key[1:] if key[:1] == ("fine_tune",) else key
         if self._phase is not None and below and below[0] in self._phase[1]:
-            key = ("fine_tune", "phases", self._phase[0], *below)
-        return None if self._source is None else locate(self._source, key)
+            return ("fine_tune", "phases", self._phase[0], *below)
+        return key
+
+    def where(self, key: RecipeKey) -> Span | None:
+        """Return the place of a key in the file or on the command line, where there is one."""
+        return None if self._source is None else locate(self._source, self.written_at(key))

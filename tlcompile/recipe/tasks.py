@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, get_args
 
@@ -21,7 +21,12 @@ from tlcompile.recipe.fields import (
 
 TaskName = Literal["classification", "binary", "multilabel", "regression", "segmentation"]
 TASKS: Final[tuple[str, ...]] = get_args(TaskName)
-OWN_ACTIVATION: Final = ("classification", "binary", "multilabel", "segmentation")
+LOGIT_TASKS: Final = (
+    "classification",
+    "binary",
+    "multilabel",
+    "segmentation",
+)  # their losses apply softmax or sigmoid
 IGNORED: Final = 255  # a pixel of a mask that counts for nothing
 
 # Which value is better: True where the higher one is. The first behind the loss is the main one.
@@ -167,3 +172,38 @@ def idle_lines(task: OutputTask) -> Iterator[tuple[str, str]]:
     if task.class_weights == "balanced" and name == "segmentation":
         advice = "write a factor for each class: {road: 0.5, car: 4.0}"
         yield "class_weights", f"balanced counts images, and masks have pixels | {advice}"
+
+
+OF_ONE_OUTPUT: Final = ("loss", "class_weights", "label_smoothing")  # keys of fine_tune
+
+
+def misfits_of_several(
+    tasks: Mapping[str, OutputTask],
+    returned: Sequence[str] | None,
+    of_one: Sequence[str],
+    as_wide: Sequence[str],
+) -> Iterator[tuple[str, ...]]:
+    """Yield what does not go with several outputs: each time the key's parts, then the rule.
+
+    Args:
+        tasks: Of each output, by its vertex.
+        returned: The vertices under `outputs`; None: as the run returns from which it starts.
+        of_one: Keys of fine_tune that are given, and say something about one output alone.
+        as_wide: Added layers with out: classes.
+    """
+    if len(tasks) < 2:
+        yield "task", "names fewer than two outputs | write the word alone: task: classification"
+    for name, one in tasks.items():
+        if one.task == "segmentation":
+            rule = "segmentation is no task beside others | write task: segmentation"
+            yield "task", name, "task", rule
+    if returned is not None and set(returned) != set(tasks):
+        there = f"outputs names {', '.join(returned)}" if returned else "outputs is missing"
+        advice = f"write outputs: [{', '.join(tasks)}]"
+        yield "task", f"it is about {', '.join(tasks)}, and {there} | {advice}"
+    for key in of_one:
+        rule = f"{key} has no effect on several outputs | write it at each: task.<output>.{key}"
+        yield "fine_tune", key, rule
+    for name in as_wide:
+        rule = "classes has no one meaning with several outputs | write the width: out: 3"
+        yield "add", name, "out", rule

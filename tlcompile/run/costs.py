@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from tlcompile.features.tiers import Tier, choose_tier, free_bytes
 from tlcompile.model.compiled import CompiledModel, VertexRow
 from tlcompile.model.summary import vertices_behind
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.groups import groups_of
+from tlcompile.training.groups import Group
 
 FLOAT = 4  # bytes; gradients and optimizers' state are fp32
 
 # Tensors as large as the parameter that torch.optim keeps for each.
-_STATE = {"sgd": 0, "adam": 2, "adamw": 2, "rmsprop": 1}
+_STATE = {
+    "sgd": 0, "adam": 2, "adamw": 2, "nadam": 2, "radam": 2, "adamax": 2, "rmsprop": 1,
+    "adagrad": 1, "adadelta": 2, "asgd": 1, "rprop": 2, "adafactor": 0, "muon": 0,
+}  # fmt: skip
+_MORE = ("momentum", "amsgrad", "centered")  # options that cost one tensor more
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ def costs_of(recipe: Recipe, model: CompiledModel) -> Costs:
         step_flops=_step_flops(suffix),
         weights=sum(t.numel() * t.element_size() for t in model.state_dict().values()),
         gradients=trainable * FLOAT,
-        state=trainable * FLOAT * _numbers_a_parameter(recipe.fine_tune.optimizer),
+        state=_state(recipe, model),
         activations=sum(row.num_bytes for row in suffix) * recipe.fine_tune.batch_size,
         prefix=_peak(prefix) * recipe.features.batch_size,
     )
@@ -102,8 +107,17 @@ def feature_bytes(recipe: Recipe, model: CompiledModel) -> int:
     return sum(b.num_bytes // halved.get(b.dtype, 1) for b in model.boundary)
 
 
-def _numbers_a_parameter(optimizer: Any) -> int:
-    return _STATE[optimizer.name] + bool(getattr(optimizer, "momentum", 0))
+def _state(recipe: Recipe, model: CompiledModel) -> int:
+    """Return the bytes that the optimizers of a phase keep; adafactor's sums are left out."""
+    numel = {name: p.numel() for name, p in model.trainable()}
+    return FLOAT * sum(
+        sum(numel[name] for name in group.parameters) * _numbers_a_parameter(group)
+        for group in groups_of(recipe.phases()[0], model)
+    )
+
+
+def _numbers_a_parameter(group: Group) -> int:
+    return _STATE[group.optimizer] + sum(bool(group.options.get(key)) for key in _MORE)
 
 
 def _step_flops(suffix: Sequence[VertexRow]) -> int:

@@ -308,8 +308,9 @@ class SourceBuilder:
         if not told:
             return
         names = ", ".join(f"{one.about.vertex} as {one.about.key[:8]}" for one in told)
+        where = self.own.cache if self.own and sets else self.root
         word, how = ("features", f", {self.precision}") if sets else ("images", "")
-        self.say(f"{word:<12}{report.worded()} ({names}{how}, in {self.root})")
+        self.say(f"{word:<12}{report.worded()} ({names}{how}, in {where})")
         if sets and not report.hits:
             self._say_why_not(sets)
         self.told |= {

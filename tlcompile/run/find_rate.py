@@ -122,14 +122,14 @@ def _phase_index(recipe: Recipe, name: str | None) -> int:
 
 
 def _show(test: RangeTest) -> None:
-    """Print every few steps; the bars are the smoothed losses from the lowest to the highest."""
+    """Print every few steps; the bars reach from the lowest smoothed loss to the highest before it."""
     count = len(test.rates)
     places = sorted({round(n * (count - 1) / (ROWS - 1)) for n in range(ROWS)} | {test.lowest})
-    low, high = min(test.smoothed), max(test.smoothed)
+    low, high = min(test.smoothed), max(test.smoothed[: test.lowest + 1])
     rows = []
     for place in places:
         share = (test.smoothed[place] - low) / (high - low) if high > low else 0.0
-        bar = "#" * max(1, round(BAR * share))
+        bar = "#" * max(1, round(BAR * min(share, 1)))
         note = "  <- lowest" if place == test.lowest else ""
         numbers = (
             f"{test.rates[place]:.2g}",

@@ -6,11 +6,9 @@ command line, so a sweep cannot start inside a rank, and no rank can read it oth
 
 from __future__ import annotations
 
-import base64
 import json
 import logging
 import os
-import pickle
 import signal
 import sys
 import tempfile
@@ -25,11 +23,17 @@ import torch
 import tlcompile
 from tlcompile.durable.files import write_file
 from tlcompile.errors.base import TLCompileError
-from tlcompile.errors.ranks import NotEnoughDevicesError, RankCrashedError, RankLostError
+from tlcompile.errors.ranks import (
+    NotEnoughDevicesError,
+    OtherRankCountError,
+    RankCrashedError,
+    RankLostError,
+)
 from tlcompile.recipe.layers.plugins import allow_plugins, allowed_plugins
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.sent import from_plain, to_plain
 from tlcompile.run.device import device_type
+from tlcompile.run.ranks import read_errors
 from tlcompile.run.signals import ERRORS
 
 SECONDS_TO_SAVE = "120"  # between a signal and SIGKILL: a checkpoint is written meanwhile
@@ -83,6 +87,19 @@ def num_devices(recipe: Recipe) -> int:
     return wanted
 
 
+def refuse_other_count(recipe: Recipe, world: int) -> None:
+    """Refuse a recipe that names another number of devices than ranks were started.
+
+    Raises:
+        OtherRankCountError: Someone else started the ranks, and not as many.
+    """
+    wanted = recipe.run.devices
+    if "devices" in recipe.run.model_fields_set and wanted not in ("auto", world):
+        key = ("run", "devices")
+        error = OtherRankCountError(wanted=int(wanted), started=world, key=key)
+        raise error.at(recipe.where(key))
+
+
 def launch_ranks(job: Job, devices: int) -> None:
     """Train on several devices of this machine; return when all ranks are done.
 
@@ -117,7 +134,7 @@ def launch_ranks(job: Job, devices: int) -> None:
             exits = {rank: failure.exitcode for rank, failure in ended.failures.items()}
             raise _why(Path(scratch), exits, devices) from None
         except SignalException as stopped:
-            saved = _told(Path(scratch))
+            saved = read_errors(Path(scratch))
             named = ERRORS.get(stopped.sigval, ERRORS[signal.SIGTERM])
             raise (saved[0] if saved else named(kept="the last checkpoint")) from None
 
@@ -158,39 +175,15 @@ def _why(scratch: Path, exits: Mapping[int, int], world: int) -> TLCompileError:
     What the user can mend comes first, then a rank that died without a word; else the first error
     that nobody foresaw, as the other ranks fail by the loss of that one.
     """
-    told = _told(scratch)
+    told = read_errors(scratch)
+    crashed = {error.rank: error for error in told if isinstance(error, RankCrashedError)}
     for error in told:
-        if not isinstance(error, RankCrashedError):
+        if error not in crashed.values():
             return error
-    words = len(told)
     for rank, code in sorted(exits.items()):
-        if code != -signal.SIGTERM and (code < 0 or not words):
+        if rank not in crashed and code not in (0, -signal.SIGTERM):
             how = (
                 f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
             )
             return RankLostError(rank=rank, world=world, how=how)
     return told[0] if told else RankLostError(rank=0, world=world, how="ended")
-
-
-# From a rank to its launcher: torch names a file for it. Under torchrun, that prints the message.
-ERROR_FILE = "TORCHELASTIC_ERROR_FILE"
-
-
-def tell_launcher(error: TLCompileError, time: float) -> bool:
-    """Leave an error for whoever started this rank; return whether anyone asked for it."""
-    path = os.environ.get(ERROR_FILE)
-    if path:
-        extra = {"py_callstack": str(error), "timestamp": str(int(time))}
-        sent = {"time": time, "error": base64.b64encode(pickle.dumps(error)).decode()}
-        data = {"message": {"message": f"\n{error}", "extraInfo": extra}, "tlcompile": sent}
-        write_file(Path(path), json.dumps(data).encode())
-    return bool(path)
-
-
-def _told(scratch: Path) -> list[TLCompileError]:
-    """Return what the ranks left, the first first. The folder is ours alone, as unpickling asks."""
-    files = [json.loads(path.read_bytes()) for path in scratch.rglob("error.json")]
-    found = sorted(
-        (one["tlcompile"] for one in files if "tlcompile" in one), key=lambda o: o["time"]
-    )
-    return [pickle.loads(base64.b64decode(one["error"])) for one in found]

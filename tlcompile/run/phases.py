@@ -148,7 +148,8 @@ class Phases:
                 raise
             finally:
                 self.precision = builder.precision
-                self.told.append(builder.told)
+                if len(self.told) == index:
+                    self.told.append(builder.told)
 
     def say_shared(self) -> None:
         """Say which images two splits share: these judge what was learned by heart."""

@@ -15,34 +15,7 @@ from tlcompile.model.compiled import CompiledModel, TensorRow, VertexRow
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.costs import Costs, costs_of, feature_bytes, tier_of
 from tlcompile.run.device import device_type
-from tlcompile.training.schedule import default_rate
-
-
-@dataclass(frozen=True)
-class RateRow:
-    """What trains at one rate: one group of parameters in one phase.
-
-    Attributes:
-        phase: As in metrics.csv.
-        trains: The outermost modules that its parameters belong to.
-        tensors: How many.
-        parameters: Numbers in them.
-        optimizer: Its name.
-        lr: At the start.
-        schedule: Its name.
-        epochs: At most.
-        batch_size: Images a step.
-    """
-
-    phase: str
-    trains: tuple[str, ...]
-    tensors: int
-    parameters: int
-    optimizer: str
-    lr: float
-    schedule: str
-    epochs: int
-    batch_size: int
+from tlcompile.run.rates import Edge, RateRow, edges_of, rate_notes, rates_of
 
 
 @dataclass(frozen=True)
@@ -59,6 +32,7 @@ class Plan:
         trainable: Parameters that learn.
         frozen: Parameters that do not.
         rates: What trains at which rate.
+        edges: What thaws and what freezes at each phase behind the first.
         boundary: What crosses from the frozen to the trainable part.
         feature_bytes: Of the features of one image, as they are kept.
         rows_of_features: Images whose features are kept, views counted; None: not known.
@@ -77,6 +51,7 @@ class Plan:
     trainable: int
     frozen: int
     rates: tuple[RateRow, ...]
+    edges: tuple[Edge, ...]
     boundary: tuple[Boundary, ...]
     feature_bytes: int
     rows_of_features: int | None
@@ -97,6 +72,7 @@ class Plan:
             "tensors": [asdict(row) for row in self.tensors],
             "parameters": {"trainable": self.trainable, "frozen": self.frozen},
             "rates": [asdict(rate) for rate in self.rates],
+            "edges": [asdict(edge) for edge in self.edges],
             "boundary": [
                 {"vertex": b.vertex, "shape": list(b.shape), "bytes": b.num_bytes}
                 for b in self.boundary
@@ -139,44 +115,20 @@ def make_plan(
         tensors=tuple(model.tensors()),
         trainable=sum(p.numel() for p in trainable.values()),
         frozen=sum(p.numel() for n, p in parameters.items() if n not in trainable),
-        rates=_rates(recipe, (model, *later)),
+        rates=rates_of(recipe, (model, *later)),
+        edges=edges_of(recipe, (model, *later)),
         boundary=model.boundary,
         feature_bytes=feature_bytes(recipe, model),
         rows_of_features=kept,
         tier=tier_of(recipe, model, device_type(recipe), kept),
         not_cacheable=model.not_cacheable,
         costs=costs_of(recipe, model),
-        notes=(*summary.notes, *_pass_note(recipe, model), *_notes(recipe)),
-    )
-
-
-def base_rate(recipe: Recipe, model: CompiledModel) -> float:
-    """Return the learning rate: the recipe's, else one that fits what trains."""
-    if recipe.fine_tune.optimizer.lr is not None:
-        return float(recipe.fine_tune.optimizer.lr)
-    return default_rate(model)
-
-
-def _rates(recipe: Recipe, models: Sequence[CompiledModel]) -> tuple[RateRow, ...]:
-    """Return what trains at which rate: one row a phase, none where nothing trains."""
-    names = [phase.name for phase in recipe.fine_tune.phases or ()] or ["main"]
-    phases = zip(names, recipe.phases(), models, strict=False)
-    return tuple(_rate(*phase) for phase in phases if any(True for _ in phase[2].trainable()))
-
-
-def _rate(name: str, recipe: Recipe, model: CompiledModel) -> RateRow:
-    tune = recipe.fine_tune
-    named = dict(model.trainable())
-    return RateRow(
-        phase=name,
-        trains=tuple(dict.fromkeys(name.split(".")[0] for name in named)),
-        tensors=len(named),
-        parameters=sum(p.numel() for p in named.values()),
-        optimizer=tune.optimizer.name,
-        lr=base_rate(recipe, model),
-        schedule=tune.schedule.name,
-        epochs=tune.epochs,
-        batch_size=tune.batch_size,
+        notes=(
+            *summary.notes,
+            *_pass_note(recipe, model),
+            *rate_notes(recipe),
+            *_first_only(recipe),
+        ),
     )
 
 
@@ -198,18 +150,7 @@ def _pass_note(recipe: Recipe, model: CompiledModel) -> list[str]:
     return [f"the frozen part takes {size} images a pass: {why}"] if size != asked else []
 
 
-def _notes(recipe: Recipe) -> list[str]:
-    notes = []
-    for phase in recipe.phases():
-        schedule, epochs = phase.fine_tune.schedule, phase.fine_tune.epochs
-        if schedule.name == "step" and schedule.every >= epochs:
-            notes.append(f"step at epoch {schedule.every}: not reached in {epochs}")
-    for one in recipe.fine_tune.phases or ():
-        if one.layer_decay != 1:
-            factor = f"times {one.layer_decay:g} for each stage nearer the input"
-            notes.append(f"phase {one.name}: the rate of a layer is {factor}")
-        if one.until is not None:
-            notes.append(f"phase {one.name}: ends after {one.until.plateau} epochs without gain")
-    if recipe.fine_tune.phases:
-        notes.append("the table above the rates is phase 1; this version does not train phases yet")
-    return notes
+def _first_only(recipe: Recipe) -> list[str]:
+    """Say which phase the tables and figures are of."""
+    phases = recipe.fine_tune.phases
+    return [f"all above the rates is phase {phases[0].name}"] if phases and phases[1:] else []

@@ -11,6 +11,8 @@ from tlcompile.model.compiled import TensorRow, VertexRow
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import resolved, show_sizes
 from tlcompile.run.plan import Plan
+from tlcompile.run.plan_text import shown_rate, shown_schedule
+from tlcompile.run.rates import RateRow
 from tlcompile.run.say import table_lines
 
 ABSENT = "-"
@@ -135,11 +137,15 @@ def _of_tensor(row: TensorRow) -> str:
 
 
 def _rates(plan: Plan) -> dict[str, str]:
-    return {
-        rate.phase: f"{rate.optimizer}, lr {rate.lr:g}, {rate.schedule}, {rate.epochs} epochs "
-        f"of batches of {rate.batch_size}, {rate.parameters:,} parameters"
-        for rate in plan.rates
-    }
+    return {f"{rate.phase}: {rate.group}": _of_rate(rate) for rate in plan.rates}
+
+
+def _of_rate(rate: RateRow) -> str:
+    decay = "" if rate.weight_decay is None else f", decay {rate.weight_decay:g}"
+    return (
+        f"{rate.optimizer}, lr {shown_rate(rate)}{decay}, {shown_schedule(rate)}, {rate.epochs} "
+        f"epochs of batches of {rate.batch_size}, {rate.parameters:,} parameters"
+    )
 
 
 def _totals(plan: Plan) -> dict[str, str]:

@@ -10,12 +10,14 @@ from tlcompile.errors.base import listed
 from tlcompile.model.compiled import VertexRow
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.plan import Plan
+from tlcompile.run.rates import RateRow
 from tlcompile.run.say import show_number, table_lines
 
 COLUMNS = ("vertex", "what", "shape", "reads", "parameters", "state")
 FULL = (*COLUMNS, "init", "FLOPs", "bytes")
 RATES = (
-    "phase", "trains", "tensors", "parameters", "optimizer", "lr", "schedule", "epochs", "batch",
+    "phase", "group", "trains", "tensors", "parameters", "optimizer", "lr", "decay", "schedule",
+    "epochs", "batch",
 )  # fmt: skip
 WIDTH = 100  # columns of the lines under the tables
 
@@ -96,17 +98,46 @@ def _rate_cells(plan: Plan) -> list[tuple[str, ...]]:
     return [
         (
             rate.phase,
+            rate.group,
             listed(rate.trains, 4),
             str(rate.tensors),
             f"{rate.parameters:,}",
             rate.optimizer,
-            f"{rate.lr:g}",
-            rate.schedule,
+            shown_rate(rate),
+            "-" if rate.weight_decay is None else f"{rate.weight_decay:g}",
+            shown_schedule(rate),
             str(rate.epochs),
             str(rate.batch_size),
         )
         for rate in plan.rates
     ]
+
+
+def shown_rate(rate: RateRow) -> str:
+    """Show a rate at the start and at the end of its phase."""
+    ends = [f"{rate.lr:.3g}", f"{rate.lr_end:.3g}"]
+    return " → ".join(dict.fromkeys(ends))
+
+
+def shown_schedule(rate: RateRow) -> str:
+    """Name a schedule with its warm-up."""
+    if not rate.warmup:
+        return rate.schedule
+    long = f"{rate.warmup:.0%}" if rate.warmup < 1 else f"{rate.warmup:g} epochs"
+    return f"{rate.schedule}, warm-up {long}"
+
+
+def _edge_lines(plan: Plan) -> list[tuple[str, str]]:
+    """Say what thaws and what freezes where a phase begins."""
+    lines = []
+    for edge in plan.edges:
+        parts = []
+        if edge.thawed:
+            parts.append(f"{edge.thawed} tensors thaw: {listed(edge.thaws)}")
+        if edge.frozen:
+            parts.append(f"{edge.frozen} freeze: {listed(edge.freezes)}")
+        lines.append(("edge", f"{edge.phase}: {'; '.join(parts) or 'the same layers train'}"))
+    return lines
 
 
 def _lines(recipe: Recipe, plan: Plan, full: bool) -> list[str]:
@@ -121,6 +152,7 @@ def _lines(recipe: Recipe, plan: Plan, full: bool) -> list[str]:
     told.append(("FLOPs", _flops(recipe, plan)))
     told.append(("memory", _memory(recipe, plan)))
     told.append(("features", _features(plan)))
+    told += _edge_lines(plan)
     told += [("note", note) for note in plan.notes]
     return [line for word, text in told for line in _wrapped(f"{word:<12}", text)]
 

@@ -8,6 +8,7 @@ from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
+from tlcompile.run.refuse_rates import refuse_unfit_rates
 from tlcompile.run.regularise import refuse_idle_regularisers
 from tlcompile.run.splits import known_classes
 
@@ -48,3 +49,4 @@ def refuse_unfit(proof: Proof) -> None:
     for recipe, model in zip(proof.recipe.phases(), models, strict=True):
         refuse_untrainable(recipe, model, proof.classes, swept=len(models) > 1)
     refuse_idle_regularisers(proof.recipe, models)
+    refuse_unfit_rates(proof.recipe, models)

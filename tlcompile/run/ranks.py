@@ -5,99 +5,139 @@ python -m tlcompile.run.ranks PLAN
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
 import os
+import pickle
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tlcompile.errors.base import TLCompileError
-from tlcompile.errors.ranks import OtherRankCountError, RankCrashedError
-from tlcompile.recipe.schema import Recipe
+from tlcompile.errors.ranks import RankCrashedError
 from tlcompile.run.importing import importing
 from tlcompile.run.signals import stoppable
 
-with importing():
-    from tlcompile.run.launch import Job, tell_launcher
-    from tlcompile.run.single import train_job
-    from tlcompile.training.ranks import Ranks, join_ranks
+if TYPE_CHECKING:
+    from tlcompile.training.ranks import Ranks
 
+ERROR_FILE = "TORCHELASTIC_ERROR_FILE"  # torch's launcher names a file for a rank's error in it
 LOST_LAUNCHER = 1  # exit code of a rank whose launcher has died
 
 
 def main(path: str) -> int:
     """Train the job of a plan as one of its ranks; return the exit code."""
     _end_with_parent()
-    job = Job.from_data(json.loads(Path(path).read_bytes()))
-    return as_rank(lambda ranks: train_job(job, ranks))
 
-
-def compose_once(run: Callable[[Ranks], Any]) -> int:
-    """Under torchrun: the first rank composes the recipe, the others wait for its job.
-
-    Args:
-        run: Composes, chooses a folder and trains, on the first rank.
-    """
-
-    def work(ranks: Ranks) -> None:
-        if ranks.is_first:
-            run(ranks)
-        else:
-            told = ranks.first_says(None)
-            if told is not None:
-                train_job(Job.from_data(told), ranks)
+    def work() -> None:
+        with importing():  # torch; here, as signals are waited for by now
+            from tlcompile.run.launch import Job
+            from tlcompile.run.single import train_job
+            from tlcompile.training.ranks import join_ranks
+        job = Job.from_data(json.loads(Path(path).read_bytes()))
+        ranks = join_ranks()
+        train_job(job, ranks)
+        ranks.close()
 
     return as_rank(work)
 
 
-def as_rank(work: Callable[[Ranks], Any]) -> int:
+def compose_once(compose: Callable[[Ranks], Any]) -> int:
+    """Under torchrun: the first rank composes the recipe, the others wait for its job.
+
+    Args:
+        compose: Composes the recipe, tells the job, or None where nothing is to be done, by
+            `ranks.first_says`, and trains it; on the first rank alone.
+    """
+
+    def work() -> None:
+        from tlcompile.run.launch import Job
+        from tlcompile.run.single import train_job
+        from tlcompile.training.ranks import join_ranks
+
+        ranks = join_ranks()
+        if ranks.is_first:
+            compose(ranks)
+        elif (told := ranks.first_says(None)) is not None:
+            train_job(Job.from_data(told), ranks)
+        ranks.close()
+
+    return as_rank(work)
+
+
+def as_rank(work: Callable[[], Any]) -> int:
     """Do the work of one rank: the first alone speaks, and an error goes to the launcher."""
-    ranks = join_ranks()
+    rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     try:
-        with _quiet(ranks), stoppable():
-            work(ranks)
+        with _quiet(rank), stoppable():
+            work()
     except TLCompileError as error:
-        return _fail(ranks, error)
+        _leave(error)
     except Exception as error:
         if os.environ.get("TLCOMPILE_TRACEBACK"):
             raise
-        lines = f"{type(error).__name__}: {error}".splitlines()
-        reason = lines[0]
-        return _fail(ranks, RankCrashedError(rank=ranks.rank, world=ranks.world, reason=reason))
-    ranks.close()
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        _leave(RankCrashedError(rank=rank, world=world, reason=reason))
     return 0
 
 
-def _fail(ranks: Ranks, error: TLCompileError) -> int:
-    """Leave at once, without a word to the other ranks: whoever started us ends them."""
-    if not tell_launcher(error, time.time()):
+def _leave(error: TLCompileError) -> None:
+    """End at once, without a word to the other ranks: whoever started us ends them.
+
+    Python's own end would wait for messages that never come.
+    """
+    path = os.environ.get(ERROR_FILE)
+    if path:
+        write_error(Path(path), error)
+    else:
         print(error, file=sys.stderr)
     sys.stdout.flush()
-    if ranks.world > 1:  # Python's own end would wait for messages that never come
-        os._exit(error.exit_code)
-    return error.exit_code
+    sys.stderr.flush()
+    os._exit(error.exit_code)
+
+
+def write_error(path: Path, error: TLCompileError) -> None:
+    """Leave an error for the launcher; torchrun prints the message, ours takes the error itself."""
+    from tlcompile.durable.files import write_file
+
+    now = time.time()
+    message = {
+        "message": f"\n{error}",
+        "extraInfo": {"py_callstack": str(error), "timestamp": str(int(now))},
+    }
+    sent = {"time": now, "error": base64.b64encode(pickle.dumps(error)).decode()}
+    write_file(path, json.dumps({"message": message, "tlcompile": sent}).encode())
+
+
+def read_errors(folder: Path) -> list[TLCompileError]:
+    """Return what the ranks left, the first first; the folder must be ours alone: it is unpickled."""
+    files = [json.loads(path.read_bytes()) for path in folder.rglob("error.json")]
+    sent = [one["tlcompile"] for one in files if "tlcompile" in one]
+    return [
+        pickle.loads(base64.b64decode(one["error"]))
+        for one in sorted(sent, key=lambda one: float(one["time"]))
+    ]
 
 
 @contextlib.contextmanager
-def _quiet(ranks: Ranks) -> Iterator[None]:
+def _quiet(rank: int) -> Iterator[None]:
     """Silence a rank that is not the first: no line, no bar, no warning twice."""
-    if ranks.is_first:
+    if rank == 0:
         yield
         return
-    with contextlib.redirect_stdout(Nowhere()), contextlib.redirect_stderr(Nowhere()):
+    with contextlib.redirect_stdout(_Nowhere()), contextlib.redirect_stderr(_Nowhere()):
         yield
 
 
-class Nowhere(io.TextIOBase):
+class _Nowhere(io.TextIOBase):
     """Forgets what is printed."""
 
     def write(self, text: str) -> int:
-        """Forget it."""
         return len(text)
 
 
@@ -111,19 +151,6 @@ def _end_with_parent() -> None:
         os._exit(LOST_LAUNCHER)
 
     threading.Thread(target=watch, daemon=True).start()
-
-
-def refuse_other_count(recipe: Recipe, ranks: Ranks) -> None:
-    """Refuse a recipe that names another number of devices than there are ranks.
-
-    Raises:
-        OtherRankCountError: Someone else started the ranks, and not as many.
-    """
-    wanted = recipe.run.devices
-    if "devices" in recipe.run.model_fields_set and wanted not in ("auto", ranks.world):
-        key = ("run", "devices")
-        error = OtherRankCountError(wanted=int(wanted), started=ranks.world, key=key)
-        raise error.at(recipe.where(key))
 
 
 if __name__ == "__main__":

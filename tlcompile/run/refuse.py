@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from tlcompile.errors.ancestry import OtherClassesError, OwnBaseError
 from tlcompile.errors.base import TLCompileError, raise_problems
-from tlcompile.errors.edits import NoEffectError, WrongWidthError
+from tlcompile.errors.edits import NoEffectError
 from tlcompile.errors.graph import NotYetError
 from tlcompile.errors.run import NothingTrainsError
+from tlcompile.errors.training import WrongTaskError
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.passes.plan import num_logits
 from tlcompile.recipe.finished import FinishedRun, find_run, read_run
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.objective import refuse_unknown_monitor
 from tlcompile.run.refuse_augment import augmentation_problems
+from tlcompile.run.refuse_outputs import output_problems
 from tlcompile.run.splits import known_names
 from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO
 
 
 def refuse_untrainable(
-    recipe: Recipe, model: CompiledModel, num_classes: int | None, *, swept: bool = False
+    recipe: Recipe,
+    model: CompiledModel,
+    num_classes: int | None,
+    *,
+    swept: bool = False,
+    widths: Mapping[str, int] | None = None,
 ) -> None:
     """Refuse a recipe that `train` could not follow.
 
@@ -29,29 +36,34 @@ def refuse_untrainable(
         model: The recipe, compiled; it may live on meta.
         num_classes: Classes of the data; None: not known yet.
         swept: Whether it is a point of a sweep, where a line may be idle at some points.
+        widths: Classes or numbers of each output, where there are several.
 
     Raises:
         Problems: All reasons at once.
     """
-    found = [*_outputs(recipe, model, num_classes), *_training(recipe, model)]
+    refuse_unknown_monitor(recipe, num_classes)
+    found = [*output_problems(recipe, model, num_classes, widths or {}), *_training(recipe, model)]
     if not swept:
         found += _idle(recipe, model)
     raise_problems(error.at(recipe.where(error.key)) for error in found)
 
 
 def refuse_other_data(recipe: Recipe) -> None:
-    """Refuse to train a base on images with classes that wants clips, masks or boxes.
+    """Refuse to train a base on images that it does not read, or for a task that it has not.
 
     Raises:
-        NotYetError: It is one of torchvision's video, segmentation or detection models.
+        NotYetError: It is one of torchvision's video or detection models.
+        WrongTaskError: It is a segmentation model, and the task is another.
     """
-    wants = {"clips": VIDEO, "images with masks": SEGMENTATION, "images with boxes": DETECTION}
-    for what, names in wants.items():
+    key = ("base", "model")
+    for what, names in {"clips": VIDEO, "images with boxes": DETECTION}.items():
         if recipe.base.model in names:
-            key = ("base", "model")
             instead = "check, plan and compile_recipe take it; train a classification model"
             told = f"training '{recipe.base.model}', which wants {what},"
             raise NotYetError(what=told, instead=instead, key=key).at(recipe.where(key))
+    if recipe.base.model in SEGMENTATION and recipe.task != "segmentation":
+        error = WrongTaskError(model=str(recipe.base.model), task=str(recipe.task), key=key)
+        raise error.at(recipe.where(key))
 
 
 def refuse_other_classes(
@@ -107,30 +119,6 @@ def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
             key=("inputs",),
         )
     yield from augmentation_problems(recipe, model)
-
-
-def _outputs(
-    recipe: Recipe, model: CompiledModel, num_classes: int | None
-) -> Iterator[TLCompileError]:
-    shapes = {row.name: row.shape for row in model.summary.vertices}
-    outputs = [(name, shapes[name]) for name in model.summary.outputs]
-    if len(outputs) != 1 or not outputs[0][1].startswith("("):
-        yield NotYetError(
-            what="training a model that returns more than one tensor",
-            instead="name one vertex under outputs, or write head: auto",
-            key=("outputs",),
-        )
-        return
-    name, shape = outputs[0]
-    if num_classes is None or shape == f"(N, {num_logits(recipe, num_classes)})":
-        return
-    yield WrongWidthError(
-        name=name,
-        found=shape,
-        wanted=f"(N, {num_logits(recipe, num_classes)})",
-        task=recipe.task,
-        key=("add", name) if name in recipe.add else ("head",),
-    )
 
 
 def _idle(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:

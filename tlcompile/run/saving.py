@@ -64,7 +64,8 @@ class Saving:
             CheckpointsLostError: There were some, all are damaged, and it must not start over.
             OtherRunError: It was begun under other conditions: the difference is named.
         """
-        saved = self.checkpoints.newest(never_anew=never_anew)
+        with self.phases.ranks.first_goes_first():  # it puts damaged ones aside
+            saved = self.checkpoints.newest(never_anew=never_anew)
         if saved is None:
             return False
         data = saved.data
@@ -80,9 +81,10 @@ class Saving:
         self._loaded = _under(TRAINER, saved.tensors)
         self.proof = FreezeProof.from_data(data["proof"]) if data["proof"] else None
         self.proofs = data["proofs"]
-        self.phases.precision = data["precision"]
+        self.phases.precision, self.phases.told = data["precision"], data["features"]
         self._number = saved.number
-        rewrite_rows(self.folder, state.history)
+        if self.phases.ranks.is_first:
+            rewrite_rows(self.folder, state.history)
         where = f"phase {state.phase + 1}, " if len(self.phases.models) > 1 else ""
         self.say(
             f"resumed     {where}epoch {state.epoch + 1}, step {state.step + 1} ({self.folder})"
@@ -120,18 +122,22 @@ class Saving:
 
     def save(self) -> None:
         """Commit a checkpoint; when this returns, it survives a power cut."""
+        sums = self.phases.ranks.gather(self._trainer.sums()) if self._trainer else {}
         if not self.phases.ranks.is_first:
+            self._is_new, self._saved_at = False, time.monotonic()
             return
         model = self.phases.models[0]
         names = moving(self.phases.models)
         tensors = {f"{MODEL}{n}": t for n, t in model.state_dict().items() if n in names}
         if self._trainer is not None:
-            tensors |= {f"{TRAINER}{n}": t for n, t in self._trainer.tensors().items()}
+            trainer = {**self._trainer.tensors(), **sums}
+            tensors |= {f"{TRAINER}{n}": t for n, t in trainer.items()}
         data = {
             "state": self.phases.state.as_data(),
             "proof": self.proof.as_data() if self.proof else None,
             "proofs": self.proofs,
             "precision": self.phases.precision,
+            "features": self.phases.told,
             "fingerprint": self.fingerprint,
         }
         self._number += 1

@@ -46,6 +46,10 @@ class Stop:
         self.asked: signal.Signals | None = None
         self.polite = 0  # how many `stopping` blocks we are in
 
+    def ask(self, number: int) -> None:
+        """Take what another rank was told; 0: nothing."""
+        self.asked = self.asked or (signal.Signals(number) if number else None)
+
     def check(self, kept: str = FINISHED) -> None:
         """End here if a signal came; `kept` says what is safe.
 

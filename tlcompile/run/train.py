@@ -33,14 +33,16 @@ from tlcompile.run.refuse import (
     refuse_own_base,
     refuse_untrainable,
 )
+from tlcompile.run.refuse_rates import refuse_unfit_rates, refuse_without_validation
 from tlcompile.run.regularise import refuse_idle_regularisers
 from tlcompile.run.saving import Saving, load_into
 from tlcompile.run.say import progress
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
-from tlcompile.training.loop import EpochDone, PhaseTrainer, evaluate
+from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped, evaluate
 from tlcompile.training.metrics import Score
 from tlcompile.training.proof import FreezeProof
+from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.state import EpochRow, TrainingState
 from tlcompile.zoo.base import BaseModel
 from tlcompile.zoo.open import open_base
@@ -71,6 +73,7 @@ def train_recipe(
     swept: bool = False,
     never_anew: bool = False,
     inexact: bool = False,
+    ranks: Ranks = ALONE,
     say: Say = lambda _line: None,
     show: Say = lambda _line: None,
     on_epoch: Callable[[EpochRow, bool], None] = lambda _row, _best: None,
@@ -84,6 +87,7 @@ def train_recipe(
         swept: Whether it is a point of a sweep, where a line may be idle at some points.
         never_anew: Fail rather than start over a run whose checkpoints cannot be used.
         inexact: Whether an unfinished run may go on under conditions that change its last bits.
+        ranks: Processes that train together; each calls this, and the first alone writes.
         say: Takes lines for the user.
         show: Takes the plan, before training.
         on_epoch: Called after each epoch, with whether it is the best so far.
@@ -93,14 +97,15 @@ def train_recipe(
         StoppedError: A signal asked for it; what is done so far is saved.
     """
     started = time.perf_counter()
-    device = choose_device(recipe)
+    device = ranks.device(choose_device(recipe).type)
     exactly()
     keep_freed_memory()
     _refuse_early(recipe, base)
-    opened = open_base(recipe, base)
+    with ranks.first_goes_first():  # it may have to download
+        opened = open_base(recipe, base)
+        splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
     refuse_own_base(folder, opened.run)
     started_from = base_record(opened)  # the compiler takes the tensors
-    splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
     models = models_of(recipe, opened, len(splits.classes), base)
     models[0].to(device)
     refuse_other_classes(recipe, models[0], splits.classes)
@@ -109,19 +114,23 @@ def train_recipe(
         refuse_untrainable(phase, model, len(splits.classes), swept=several)
     if not swept:
         refuse_idle_regularisers(recipe, models)
+    refuse_unfit_rates(recipe, models, swept=swept)
     digests = _digests(recipe, splits)
     objective = objective_of(recipe, splits.classes, splits.train, device)
+    if splits.val is None:
+        refuse_without_validation(recipe, monitor_of(recipe, objective, judged=True))
+    state = TrainingState()
     phases = Phases(
-        recipe, folder, opened, splits, models, objective, device, digests, say, TrainingState()
+        recipe, folder, opened, splits, models, objective, device, digests, say, state, ranks
     )
     plan = plan_text(recipe, make_plan(recipe, models[0], splits.sizes(), models[1:]))
     show(plan)
     make_folder(folder)
-    conditions = fingerprint_of(recipe, started_from, splits, device)
+    conditions = fingerprint_of(recipe, started_from, splits, device, devices=ranks.world)
     contents = {name: hashlib.sha256(keys.tobytes()).hexdigest() for name, keys in digests.items()}
     saving = Saving(folder, phases, {**conditions, "contents": contents}, say, inexact=inexact)
     phases.say_shared()
-    if not saving.resume(never_anew=never_anew):
+    if not saving.resume(never_anew=never_anew) and ranks.is_first:
         begin(folder, recipe, plan, models[0].tensors())
     proofs = _train(phases, saving, say, on_epoch)
     best = phases.state.history[phases.state.best or 0]
@@ -129,20 +138,24 @@ def train_recipe(
         **_record(recipe, opened, phases, best),
         "base": started_from,
         "precision": phases.precision,
-        "features": phases.told[-1] if len(models) == 1 else phases.told,
+        "features": phases.told[0] if len(models) == 1 else phases.told,
         "seconds": round(time.perf_counter() - started, 3),
         "freeze_proof": proofs[0] if len(proofs) == 1 else proofs,
         **environment(device),
     }
     model = models[0]
-    save_bundle(folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"})
+    if ranks.is_first:
+        last = {**record, "weights_of": "last epoch"}
+        save_bundle(folder / "last", model, resolved(recipe), last)
     assert saving.best is not None
     load_into(model, saving.best)
     record["test"] = _test_once(phases, say)
     model.hold_freeze()
-    save_bundle(folder / "bundle", model, resolved(recipe), {**record, "weights_of": "best epoch"})
-    write_record(folder, {**record, "state": "finished"})
-    saving.clear()
+    if ranks.is_first:
+        best_one = {**record, "weights_of": "best epoch"}
+        save_bundle(folder / "bundle", model, resolved(recipe), best_one)
+        write_record(folder, {**record, "state": "finished"})
+        saving.clear()
     return RunResult(model.eval(), phases.state.history, best, record)
 
 
@@ -196,16 +209,20 @@ def _train_phase(
     stop: Stop,
     on_epoch: Callable[[EpochRow, bool], None],
 ) -> None:
+    ranks = trainer.ranks
     with progress(f"epochs of {trainer.settings.name}", trainer.settings.epochs) as advance:
         advance(trainer.state.epoch)
         for event in trainer.run():
             if isinstance(event, EpochDone):
                 saving.note_best(event)
                 saving.save()
-                add_row(saving.folder, event.row)
+                if ranks.is_first:
+                    add_row(saving.folder, event.row)
                 advance(1)
                 on_epoch(event.row, event.is_best)
-            elif stop.asked or saving.is_due():
+            # Ranks stop and save after the same step, whichever of them was told to.
+            stop.ask(ranks.largest(stop.asked or 0))
+            if isinstance(event, Stepped) and (stop.asked or ranks.largest(saving.is_due())):
                 saving.save()
             state = trainer.state
             stop.check(f"epoch {len(state.history) + 1}, {state.step} steps")
@@ -224,7 +241,7 @@ def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
     model, size = phases.models[index], phases.recipe.features.batch_size
     model.hold_freeze()
     with phases.sources(index, {"test": test}) as sources:
-        score = evaluate(model, sources["test"], objective=phases.objective, batch_size=size)
+        score = evaluate(model, sources["test"], objective=phases.objective, batch_size=size, ranks=phases.ranks)
     say(f"test (used once): {score.worded()}, loss {score.loss:.4f}")
     return as_data(score)
 

@@ -34,6 +34,7 @@ from tlcompile.training.schedule import Schedule, When
 from tlcompile.training.state import EpochRow, TrainingState
 from tlcompile.training.step import Hook, Mix, Step, Stepper, part_of
 
+RUNNING = "running"  # before the names of a running epoch's sums
 MAX_HALVINGS = 3  # of what is computed at once, when memory runs out
 
 
@@ -186,7 +187,13 @@ class PhaseTrainer:
                 holder.load(mine)
 
     def _parts(self) -> dict[str, _HasTensors | None]:
-        return {"optimizer": self.optimizers, "running": self.running, "average": self.average}
+        # Each rank has sums of its own; all else is the same on all of them.
+        running = f"{RUNNING}@{self.ranks.rank}" if self.ranks.rank else RUNNING
+        return {"optimizer": self.optimizers, running: self.running, "average": self.average}
+
+    def sums(self) -> dict[str, Tensor]:
+        """Return this rank's sums of the running epoch; of `tensors` they alone differ by rank."""
+        return {name: t for name, t in self.tensors().items() if name.startswith(RUNNING)}
 
     def _steps(self) -> Iterator[Stepped]:
         """Take the steps that are left of the running epoch."""
@@ -210,6 +217,7 @@ class PhaseTrainer:
                 batches = None  # with less at once, from the same samples on
                 continue
             if self.average is not None:
+                self.ranks.same_buffers(self.step.buffers.values())
                 self.average.update(self.model)
             state.step, state.steps = state.step + 1, state.steps + 1
             state.seconds += time.perf_counter() - start
@@ -266,11 +274,13 @@ class PhaseTrainer:
         steps = math.ceil(len(self._plan(len(state.history))) / settings.accumulate)
         self._set_rates(steps, 0)
         lr = next(iter(self.optimizers.rates().values()))
+        self.ranks.same_buffers(self.step.buffers.values())
         if self.average is not None:
             self.average.update_epoch(self.model)
         with self._judged_weights():
             score = self._judge()
             seconds = state.seconds + time.perf_counter() - start
+            self.running.load(self.ranks.sum(self.running.tensors()))
             trained = self.running.score()
             row = EpochRow(len(state.history) + 1, settings.name, trained, score, lr, seconds)
             is_best = self._improves(row, state.best)
@@ -341,6 +351,7 @@ def evaluate(
     scoring = objective.scoring()
     for outputs, targets in predict(model, source, batch_size=batch_size, ranks=ranks):
         scoring.add(objective.judge(outputs, targets), outputs, targets)
+    scoring.load(ranks.sum(scoring.tensors()))
     return scoring.score()
 
 

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -96,11 +96,10 @@ class Ranks:
         with module.no_sync() if waits else contextlib.nullcontext():  # type: ignore[operator]
             yield
 
-    def same_buffers(self, module: nn.Module) -> None:
-        """Give every rank the first rank's running statistics, before they are used or saved."""
+    def same_buffers(self, buffers: Iterable[Tensor]) -> None:
+        """Give every rank the first rank's running statistics, before they judge or are averaged."""
         if self.world > 1:
-            for name, buffer in module.named_buffers():
-                del name
+            for buffer in buffers:
                 dist.broadcast(buffer, 0)
 
     def sum(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -111,9 +110,21 @@ class Ranks:
                 dist.all_reduce(tensor)
         return found
 
-    def any(self, mine: bool) -> bool:
-        """Tell whether it is true for any rank; each asks at the same place."""
-        return bool(self.sum({"mine": torch.tensor(mine, dtype=torch.int64)})["mine"])
+    def largest(self, mine: int) -> int:
+        """Return the largest number that any rank gives; each asks at the same place."""
+        number = torch.tensor(mine)
+        if self.world > 1:
+            dist.all_reduce(number, dist.ReduceOp.MAX)
+        return int(number)
+
+    def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return, on the first rank, what all ranks give, each under names of its own."""
+        if self.world == 1:
+            return dict(tensors)
+        mine = {name: tensor.cpu() for name, tensor in tensors.items()}
+        found: list[Any] = [None] * self.world
+        dist.gather_object(mine, found if self.is_first else None)
+        return {name: tensor for one in found if one for name, tensor in one.items()}
 
     def first_says(self, value: Any) -> Any:
         """Return what the first rank gives, as plain data; what the others give is not looked at."""

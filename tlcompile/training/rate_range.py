@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from tlcompile.errors.run import NotFiniteLossError
 from tlcompile.training.loop import PhaseTrainer, Stepped
 
-DIVERGED = 4.0  # times the lowest loss so far; what comes behind it tells nothing
+DIVERGED = 2.0  # times the loss at the start; what comes behind it tells nothing
 WINDOW = 0.1  # share of the steps over which losses are averaged
 FALL = 0.05  # share by which the loss has to fall before a rate is suggested
 MARGIN = 10.0  # below the rate of the lowest loss, where steps begin to overshoot
@@ -87,7 +87,7 @@ def run_range_test(
 def _losses(trainer: PhaseTrainer, steps: int) -> tuple[list[float], bool]:
     """Take the steps; return their losses, and whether they diverged."""
     losses: list[float] = []
-    seen = (0.0, 0)
+    reach, seen = _reach(steps), (0.0, 0)
     try:
         for event in trainer.run():
             if not isinstance(event, Stepped):
@@ -97,7 +97,7 @@ def _losses(trainer: PhaseTrainer, steps: int) -> tuple[list[float], bool]:
             now = (float(sums["loss"]), int(sums["count"]))
             losses.append((now[0] - seen[0]) / (now[1] - seen[1]))
             seen = now
-            if losses[-1] > DIVERGED * min(losses):
+            if _mean(losses[-reach:]) > DIVERGED * _mean(losses[:reach]):
                 return losses, True
             if len(losses) == steps:
                 break
@@ -107,11 +107,16 @@ def _losses(trainer: PhaseTrainer, steps: int) -> tuple[list[float], bool]:
 
 
 def smooth(losses: Sequence[float], steps: int) -> tuple[float, ...]:
-    """Average each loss with its neighbours, as many before as behind it."""
-    reach = max(1, math.ceil(WINDOW * steps / 2))
-    averaged = []
-    for place in range(len(losses)):
-        near = min(reach, place, len(losses) - 1 - place)
-        window = losses[place - near : place + near + 1]
-        averaged.append(sum(window) / len(window))
-    return tuple(averaged)
+    """Average each loss with its neighbours, before and behind it."""
+    reach = _reach(steps)
+    places = range(len(losses))
+    return tuple(_mean(losses[max(0, place - reach) : place + reach + 1]) for place in places)
+
+
+def _reach(steps: int) -> int:
+    """Return how many neighbours on each side are averaged."""
+    return max(1, math.ceil(WINDOW * steps / 2))
+
+
+def _mean(losses: Sequence[float]) -> float:
+    return sum(losses) / len(losses)

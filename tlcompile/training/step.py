@@ -88,12 +88,13 @@ class Step:
     autocast: Callable[[], contextlib.AbstractContextManager[Any]]
     phase: str
     forward: Callable[..., Any] = field(init=False)
+    buffers: dict[str, Tensor] = field(init=False)
     _before: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         frozen = self.model.frozen.tensors
         named = self.model.named_buffers()
-        self._buffers = {name: buffer for name, buffer in named if name not in frozen}
+        self.buffers = {name: buffer for name, buffer in named if name not in frozen}
         alone = self.ranks.world == 1
         self.forward = self.model.suffix if alone else self.ranks.wrap(self.model.suffix_module())
 
@@ -116,7 +117,7 @@ class Step:
             NotFiniteLossError: A loss or a gradient is not finite; nothing was moved.
         """
         pieces = list(self._pieces(batches, samples, micro_batch, state.steps))
-        self._before = {name: buffer.clone() for name, buffer in self._buffers.items()}
+        self._before = {name: buffer.clone() for name, buffer in self.buffers.items()}
         self.optimizers.zero_grad()
         for piece in pieces:
             self._learn(piece, state.steps, last=piece is pieces[-1])
@@ -134,7 +135,7 @@ class Step:
     def undo(self) -> None:
         """Make as if a step that was not finished had not begun."""
         self.optimizers.zero_grad()
-        for name, buffer in self._buffers.items():
+        for name, buffer in self.buffers.items():
             buffer.copy_(self._before[name])
 
     def _pieces(
@@ -194,6 +195,8 @@ class Step:
         if bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device)))):
             return
         bad = [p for p in pieces if not bool(torch.isfinite(p.loss))]
+        if self.ranks.largest(len(bad)) and not bad:
+            self.ranks.barrier()  # until the rank that computed it has worded it, and ends us all
         piece = (bad or list(pieces))[0]
         self._seed(piece, state.steps)
         with self.autocast():
