@@ -233,7 +233,9 @@ def test_download_gets_its_name_when_it_is_whole(
     assert len(open_dataset("mnist", tmp_path, 1, say=pytest.fail)["test"]) == 2
 
 
-@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("File not found or corrupted.")])
+@pytest.mark.parametrize(
+    "error", [URLError("no route"), RuntimeError("File not found or corrupted.")]
+)
 def test_download_that_breaks_off_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:

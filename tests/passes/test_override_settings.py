@@ -179,7 +179,7 @@ fine_tune: {override: {activation: tanh, dropout: 0.1}}
 def test_an_override_of_nothing_is_refused(text: str, line: int) -> None:
     with pytest.raises(NoEffectError) as caught:
         compiled(text, Chain())
-    assert caught.value.line.startswith("override.")
+    assert caught.value.line.startswith("fine_tune.override.")
     assert caught.value.where is not None
     assert caught.value.where.line == line
 

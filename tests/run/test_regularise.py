@@ -136,7 +136,6 @@ def test_a_constraint_holds_after_the_run(
 ) -> None:
     train(tmp_path / "run", pictures, {"constraints": limit})
     found = weights(tmp_path / "run")
-    start = TinyNet().state_dict()
     for name in ("conv2.weight", "fc.weight"):
         norms = found[name].flatten(1).norm(dim=1)
         if "max_norm" in limit:
@@ -146,7 +145,6 @@ def test_a_constraint_holds_after_the_run(
         else:
             assert float(found[name].min()) == 0.0
     assert float(found["conv2.bias"].min()) < 0, "biases have no constraint unless asked"
-    assert start["conv1.weight"].shape == found["conv1.weight"].shape
 
 
 def test_e1_e2_no_penalty_moves_a_frozen_layer_over_a_run(
@@ -196,8 +194,8 @@ def test_an_average_begins_anew_in_each_phase(tmp_path: Path, pictures: Path) ->
 def test_an_override_of_dropout_changes_what_is_learned(tmp_path: Path, pictures: Path) -> None:
     """DL4J #4095, #4368: a dropout of the base cannot be changed, or cleared, without a new layer."""
     losses = [
-        train(tmp_path / word, pictures, {"override": {"dropout": word}}).history[0].train.loss
-        for word in ("none", "0.9")
+        train(tmp_path / str(word), pictures, {"override": {"dropout": word}}).history[0].train.loss
+        for word in ("none", 0.9)
     ]
     assert losses[0] != losses[1]
 

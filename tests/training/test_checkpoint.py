@@ -139,15 +139,6 @@ def test_a_resumed_run_refers_to_the_best_weights_of_before(tmp_path: Path) -> N
     assert names(tmp_path) == ["000005", "000006", "best-000001"]
 
 
-def test_a_number_may_be_saved_twice(tmp_path: Path) -> None:
-    fill(tmp_path, range(1, 3))
-    Checkpoints(tmp_path, run=RUN).save(2, of(7), {"epoch": 7}, best_of(7))
-    saved = newest(tmp_path)
-    assert saved is not None
-    assert (saved.number, saved.data) == (2, {"epoch": 7})
-    assert same(saved.best, best_of(7))
-
-
 def test_numbers_are_ordered_as_numbers(tmp_path: Path) -> None:
     fill(tmp_path, range(999_999, 1_000_001), bests=())
     saved = newest(tmp_path)

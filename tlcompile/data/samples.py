@@ -77,8 +77,8 @@ class Samples:
         return TensorTargets(torch.tensor(self.labels, dtype=torch.int64))
 
     def counts(self) -> dict[str, int]:
-        """Count the images of every class; a class without any counts 0."""
-        counts = dict.fromkeys(self.classes, 0)
+        """Count the images of every class, 0 included; nothing, where an image has no one class."""
+        counts = dict.fromkeys(self.classes, 0) if self.labels else {}
         for label in self.labels:
             counts[self.classes[label]] += 1
         return counts

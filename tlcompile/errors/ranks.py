@@ -113,6 +113,26 @@ class RankLostError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
+class PeerLostError(RunError):
+    """A rank found that another one had gone: the cause is what that one says, if it says anything."""
+
+    slug: ClassVar[str] = "peer-lost"
+
+    rank: int
+    world: int
+    reason: str
+
+    def headline(self) -> str:
+        return f"rank {self.rank} of {self.world} lost the connection to another rank"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": one_line(self.reason, TEXT_LIMIT), "kept": "the last checkpoint"}
+
+    def fix(self) -> str:
+        return "see what the other rank says; the same command goes on from the last checkpoint"
+
+
+@dataclass(eq=False, kw_only=True)
 class RankCrashedError(RunError):
     """A rank ended with an error that nobody foresaw."""
 

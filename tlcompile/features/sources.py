@@ -60,12 +60,12 @@ class LiveSource:
         """Yield (rows, targets) of each batch; chunks lie as if none had been skipped."""
         if not self.prefix.model.boundary:
             for batch in batches[first:]:
-                pairs = self._pairs(batch, epoch)
+                pairs = self.pairs(batch, epoch)
                 rows = trainable(self.prefix(self.load(pairs)))
                 yield rows, moved(self.targets.take(pairs), rows[0].device)
             return
         size = self.prefix.chunk_size
-        pairs = self._pairs([sample for batch in batches for sample in batch], epoch)
+        pairs = self.pairs([sample for batch in batches for sample in batch], epoch)
         skipped = sum(map(len, batches[:first]))
         chunks = chunks_of(pairs[skipped - skipped % size :], size)
         waiting: Rows = ()
@@ -80,7 +80,8 @@ class LiveSource:
             waiting = gather(waiting, range(end, len(waiting[0])))
             drop, start = 0, start + len(batch)
 
-    def _pairs(self, order: Sequence[int], epoch: int) -> list[Pair]:
+    def pairs(self, order: Sequence[int], epoch: int) -> list[Pair]:
+        """Return each sample with its view, or with the epoch that changes it."""
         if self.views is None:
             return [(sample, epoch) for sample in order]
         drawn = draw_views(self.seed, epoch, len(self.targets), self.views).tolist()

@@ -68,7 +68,7 @@ class OverrideSettings(Pass):
                     name_of(node) for node in self._own(model_graph) if change(model_graph, node)
                 ]
                 if not changed:
-                    raise self._no_effect(word, value)
+                    raise self._no_effect(word)
                 model_graph.notes.append(f"override: {word} {value} at {listed(changed)}")
 
     def _own(self, model_graph: ModelGraph) -> list[fx.Node]:
@@ -76,12 +76,12 @@ class OverrideSettings(Pass):
         found = [names[vertex] for vertex in self.vertices if vertex in names]
         return [node for node in found if node.meta.get(FRESH) != "added"]
 
-    def _no_effect(self, word: str, value: float | str) -> NoEffectError:
+    def _no_effect(self, word: str) -> NoEffectError:
         kinds = {"dropout": "dropout", "activation": "activation between its layers"}
         return NoEffectError(
-            line=f"override.{word}: {value}",
+            line=f"fine_tune.override.{word}",
             because=f"no {kinds[word]} of the base trains in any phase",
-            instead=f"drop override.{word}, freeze less, or give it to an added layer",
+            instead=f"drop fine_tune.override.{word}, freeze less, or give it to an added layer",
             key=(*self.key, word),
         )
 
@@ -92,7 +92,7 @@ class OverrideSettings(Pass):
             return True
         held = dropouts_in(model_graph, node)
         for module in held:
-            module.p = self.dropout
+            module.p = self.dropout  # type: ignore[assignment]
         return bool(held)
 
     def _activate(self, model_graph: ModelGraph, node: fx.Node) -> bool:

@@ -133,12 +133,11 @@ class Adadelta(_Optimizer):
 
 
 class Asgd(_Optimizer):
-    """Averaged stochastic gradient descent; torch keeps the average, and does not use it."""
+    """SGD with decay, as for averages; to train with them, see `average`."""
 
     name: Literal["asgd"]
     lambd: NotNegative = Field(1e-4, description="Decay of the weights, x rate, a step.")
     alpha: NotNegative = Field(0.75, description="Power by which the rate decays.")
-    t0: NotNegative = Field(1e6, description="Step at which the average starts.")
     weight_decay: NotNegative = Field(0.0, description=L2)
 
 

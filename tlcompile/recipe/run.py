@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, Strict, model_validator
 
 from tlcompile.recipe.fields import Count, NumBytes, Positive, Section, Text
+
+Tracking = Literal["tensorboard", "mlflow", "wandb"]
 
 
 class Run(Section):
@@ -14,10 +16,18 @@ class Run(Section):
 
     device: Literal["auto", "cpu", "cuda", "mps"] = Field("auto", description="Where to train.")
     devices: Positive | Literal["auto"] = Field(
-        1, description="How many of this machine's; auto: all GPUs. Each computes `batch_size` images."
+        1,
+        description="How many of this machine's; auto: all GPUs. Each computes `batch_size` images.",
     )
+    precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
+        "fp32",
+        description="Of the trainable part. bf16, fp16: autocast, channels-last, optimizers in fp32. "
+        "auto: bf16 or fp16 where the hardware is faster with it.",
+    )
+    compile: bool = Field(False, description="Whether torch.compile speeds up the trainable part.")
     micro_batch: Positive | None = Field(
-        None, description="Images computed at once, in a step; default: a batch. Halved where memory ends."
+        None,
+        description="Images computed at once, in a step; default: a batch. Halved where memory ends.",
     )
     workers: Count = Field(2, description="Threads that decode images.")
     output_dir: Text = Field("runs", description="The folder above the run's own.")
@@ -30,3 +40,13 @@ class Run(Section):
     checkpoint_seconds: Positive = Field(
         300, description="Seconds between checkpoints inside an epoch; each epoch ends with one."
     )
+    track: Annotated[tuple[Tracking, ...], Strict(False)] = Field(
+        (),
+        description="Who follows the run, beside metrics.csv and events.jsonl; each is an extra.",
+    )
+
+    @model_validator(mode="after")
+    def _track_each_once(self) -> Run:
+        if len(set(self.track)) < len(self.track):
+            raise ValueError("track names one twice | drop one of the two")
+        return self

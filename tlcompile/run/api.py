@@ -7,11 +7,14 @@ from pathlib import Path
 
 from torch import nn
 
+from tlcompile.errors.ranks import DevicesFromPythonError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import complete, load_recipe
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import next_generation, read_record, run_folder
+from tlcompile.run.launch import num_devices
 from tlcompile.run.train import train_recipe
+from tlcompile.training.ranks import is_rank, join_ranks
 from tlcompile.training.state import EpochRow
 
 
@@ -43,8 +46,13 @@ def train(
     elif overrides:
         raise TypeError("overrides go with a file's path: load_recipe(path, overrides)")
     recipe = complete(recipe)
+    if num_devices(recipe) > 1 and not is_rank():
+        raise DevicesFromPythonError(wanted=num_devices(recipe), key=("run", "devices"))
+    ranks = join_ranks()
     where = run_folder(recipe) if folder is None else Path(folder)
     if folder is None and read_record(where) is not None:
         where = next_generation(where)
-    result = train_recipe(recipe, where, base=base)
+    where = Path(ranks.first_says(str(where)))
+    result = train_recipe(recipe, where, base=base, ranks=ranks)
+    ranks.close()
     return result.model, result.history

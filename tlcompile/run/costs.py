@@ -65,7 +65,7 @@ class Costs:
 
 
 def costs_of(recipe: Recipe, model: CompiledModel) -> Costs:
-    """Estimate from a compiled model, which may live on meta."""
+    """Estimate one phase from its compiled model, which may live on meta."""
     rows = model.summary.vertices
     prefix = vertices_behind((boundary.vertex for boundary in model.boundary), rows)
     inside = {row.name for row in prefix}
@@ -112,7 +112,7 @@ def _state(recipe: Recipe, model: CompiledModel) -> int:
     numel = {name: p.numel() for name, p in model.trainable()}
     return FLOAT * sum(
         sum(numel[name] for name in group.parameters) * _numbers_a_parameter(group)
-        for group in groups_of(recipe.phases()[0], model)
+        for group in groups_of(recipe, model)
     )
 
 

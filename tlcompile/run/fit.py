@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 from functools import partial
+from typing import Any
 
+from tlcompile.errors.ranks import SweepUnderTorchrunError
 from tlcompile.errors.recipe import OverrideSyntaxError
 from tlcompile.recipe.overrides import is_sweep, split_arguments
 from tlcompile.run.app import launch, open_session
+from tlcompile.run.ranks import compose_once
 from tlcompile.run.single import run_single
 from tlcompile.run.sweep import run_points
+from tlcompile.training.ranks import ALONE, Ranks, is_rank
 
 # An unfinished run goes on without any of them.
 FLAGS = {
@@ -35,17 +39,11 @@ def run(options: argparse.Namespace) -> int:
     """Launch through Hydra."""
     overrides, for_hydra, flags = split_arguments(options.rest)
     given = {flag: flag in flags or getattr(options, flag[2:]) for flag in FLAGS}
-    how = {
+    how: dict[str, Any] = {
         "again": given["--again"],
         "never_anew": given["--resume"],
         "inexact": given["--inexact"],
     }
-    session = open_session(
-        options.recipe,
-        overrides,
-        run_one=partial(run_single, **how),
-        run_points=partial(run_points, **how),
-    )
     multirun = options.multirun or not {"-m", "--multirun"}.isdisjoint(flags)
     if multirun and not any(map(is_sweep, overrides)) and not for_hydra:
         raise OverrideSyntaxError(
@@ -53,5 +51,19 @@ def run(options: argparse.Namespace) -> int:
             reason="no override has several values",
             advice="for example freeze.upto=stage1,stage2 -m",
         )
-    launch(session, overrides, for_hydra, multirun)
+
+    def compose(ranks: Ranks) -> None:
+        session = open_session(
+            options.recipe,
+            overrides,
+            run_one=partial(run_single, **how, ranks=ranks),
+            run_points=partial(run_points, **how),
+        )
+        if multirun and ranks.world > 1:
+            raise SweepUnderTorchrunError(world=ranks.world)
+        launch(session, overrides, for_hydra, multirun)
+
+    if is_rank():
+        return compose_once(compose)
+    compose(ALONE)
     return 0

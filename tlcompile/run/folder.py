@@ -15,14 +15,14 @@ from tlcompile.model.compiled import TensorRow
 from tlcompile.recipe.finished import find_run, read_run
 from tlcompile.recipe.scalars import to_yaml
 from tlcompile.recipe.schema import Recipe
+from tlcompile.training.judged import Judged
+from tlcompile.training.objective import Objective
 from tlcompile.training.state import EpochRow
 
 METRICS = "metrics.csv"
 RECORD = "record.json"
 TENSORS = "tensors.csv"
-COLUMNS = (
-    "epoch", "phase", "train/loss", "train/accuracy", "val/loss", "val/accuracy", "lr", "seconds",
-)  # fmt: skip
+CONFUSION = "confusion.csv"
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -88,30 +88,66 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     return record if record.get("state") == "finished" else None
 
 
-def begin(folder: Path, recipe: Recipe, plan: str, tensors: Iterable[TensorRow]) -> None:
+def begin(
+    folder: Path, recipe: Recipe, plan: str, tensors: Iterable[TensorRow], objective: Objective
+) -> None:
     """Make the folder and write what is known before training."""
     make_folder(folder)
     write_record(folder, {"state": "running"})  # first: an old record must not speak for this run
     write_file(folder / "recipe.yaml", to_yaml(resolved(recipe)).encode())
     write_file(folder / "plan.txt", f"{plan}\n".encode())
     write_file(folder / TENSORS, tensor_lines(tensors).encode())
-    write_file(folder / METRICS, _line(COLUMNS).encode())
+    write_file(folder / METRICS, _line(metric_columns(objective)).encode())
 
 
-def add_row(folder: Path, row: EpochRow) -> None:
+def metric_columns(objective: Objective) -> tuple[str, ...]:
+    """Return the columns of metrics.csv; what the task has beyond its main metrics comes last."""
+    trained = tuple(objective.trained)
+    more = [name for name in objective.metrics if name not in trained]
+    return (
+        *("epoch", "phase"),
+        *(f"train/{name}" for name in trained),
+        *(f"val/{name}" for name in trained),
+        *("lr", "seconds"),
+        *(f"val/{name}" for name in more),
+    )
+
+
+def add_row(folder: Path, row: EpochRow, objective: Objective) -> None:
     """Append one epoch to metrics.csv."""
-    train, val = row.train, row.val
-    judged = (f"{val.loss:.6f}", f"{val.accuracy:.6f}") if val else ("", "")
-    trained = (f"{train.loss:.6f}", f"{train.accuracy:.6f}")
-    cells = (row.epoch, row.phase, *trained, *judged, f"{row.lr:.6g}", f"{row.seconds:.3f}")
-    append_line(folder / METRICS, _line(cells).rstrip("\n"))
+    append_line(folder / METRICS, _line(_cells(row, metric_columns(objective))).rstrip("\n"))
 
 
-def rewrite_rows(folder: Path, rows: Iterable[EpochRow]) -> None:
+def _cells(row: EpochRow, columns: tuple[str, ...]) -> tuple[str, ...]:
+    """Return an epoch's cells; empty where there was nothing to judge by."""
+    own = {
+        "epoch": str(row.epoch),
+        "phase": row.phase,
+        "lr": f"{row.lr:.6g}",
+        "seconds": f"{row.seconds:.3f}",
+    }
+    unjudged = row.val is None
+    return tuple(
+        own.get(name) or ("" if unjudged and name[:4] == "val/" else f"{row.value(name):.6f}")
+        for name in columns
+    )
+
+
+def rewrite_rows(folder: Path, rows: Iterable[EpochRow], objective: Objective) -> None:
     """Let metrics.csv have these epochs: a kill may have left one that no checkpoint knows."""
-    write_file(folder / METRICS, _line(COLUMNS).encode())
+    write_file(folder / METRICS, _line(metric_columns(objective)).encode())
     for row in rows:
-        add_row(folder, row)
+        add_row(folder, row, objective)
+
+
+def write_confusion(folder: Path, judged: Judged) -> None:
+    """Write confusion.csv: how often each class was taken for each; of several outputs one each."""
+    for name, matrix in judged.confusion.items():
+        words = [one.name for one in judged.classes[name]]
+        rows = zip(words, matrix.tolist(), strict=True)
+        lines = [_line(("class", *words)), *(_line((word, *row)) for word, row in rows)]
+        path = folder / (f"confusion-{name}.csv" if name else CONFUSION)
+        write_file(path, "".join(lines).encode())
 
 
 def tensor_lines(rows: Iterable[TensorRow]) -> str:

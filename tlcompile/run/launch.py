@@ -26,6 +26,7 @@ from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.ranks import (
     NotEnoughDevicesError,
     OtherRankCountError,
+    PeerLostError,
     RankCrashedError,
     RankLostError,
 )
@@ -33,6 +34,7 @@ from tlcompile.recipe.layers.plugins import allow_plugins, allowed_plugins
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.sent import from_plain, to_plain
 from tlcompile.run.device import device_type
+from tlcompile.run.folder import read_record
 from tlcompile.run.ranks import read_errors
 from tlcompile.run.signals import ERRORS
 
@@ -100,8 +102,8 @@ def refuse_other_count(recipe: Recipe, world: int) -> None:
         raise error.at(recipe.where(key))
 
 
-def launch_ranks(job: Job, devices: int) -> None:
-    """Train on several devices of this machine; return when all ranks are done.
+def launch_ranks(job: Job, devices: int) -> dict[str, Any]:
+    """Train on several devices of this machine; return the record when all ranks are done.
 
     Raises:
         TLCompileError: What a rank raised, first of all what the user can mend.
@@ -137,6 +139,9 @@ def launch_ranks(job: Job, devices: int) -> None:
             saved = read_errors(Path(scratch))
             named = ERRORS.get(stopped.sigval, ERRORS[signal.SIGTERM])
             raise (saved[0] if saved else named(kept="the last checkpoint")) from None
+    record = read_record(job.folder)
+    assert record is not None
+    return record
 
 
 def _environment(job: Job, devices: int) -> dict[str, str]:
@@ -172,18 +177,22 @@ def _as_we_were() -> Iterator[None]:
 def _why(scratch: Path, exits: Mapping[int, int], world: int) -> TLCompileError:
     """Return the one error that ended the job: the others follow from it.
 
-    What the user can mend comes first, then a rank that died without a word; else the first error
-    that nobody foresaw, as the other ranks fail by the loss of that one.
+    What the user can mend comes first, then a rank that died without a word, then what nobody
+    foresaw; a lost connection is what all others see of any of these.
     """
     told = read_errors(scratch)
-    crashed = {error.rank: error for error in told if isinstance(error, RankCrashedError)}
-    for error in told:
-        if error not in crashed.values():
-            return error
-    for rank, code in sorted(exits.items()):
-        if rank not in crashed and code not in (0, -signal.SIGTERM):
-            how = (
-                f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"
-            )
-            return RankLostError(rank=rank, world=world, how=how)
-    return told[0] if told else RankLostError(rank=0, world=world, how="ended")
+    unforeseen = [error for error in told if isinstance(error, RankCrashedError | PeerLostError)]
+    worded = {error.rank for error in unforeseen}
+    lost = [
+        RankLostError(rank=rank, world=world, how=_ended(code))
+        for rank, code in sorted(exits.items())
+        if rank not in worded and code not in (0, -signal.SIGTERM)
+    ]
+    crashed = [error for error in unforeseen if isinstance(error, RankCrashedError)]
+    mendable = [error for error in told if error not in unforeseen]
+    nobody = RankLostError(rank=0, world=world, how="ended")
+    return [*mendable, *lost, *crashed, *unforeseen, nobody][0]
+
+
+def _ended(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with {code}"

@@ -47,14 +47,11 @@ def objective_of(
     return Objective(goals, device=device)
 
 
-def outputs_record(
-    objective: Objective, classes: Sequence[str], train: Samples | None
-) -> dict[str, dict[str, Any]]:
+def outputs_record(objective: Objective) -> dict[str, dict[str, Any]]:
     """Return what a run's record says of each output: task, names, and the scale of numbers."""
     found: dict[str, dict[str, Any]] = {}
     for name, goal in objective.goals.items():
-        names = list(_names(name, classes, train, {}))
-        found[name] = {"task": goal.task, "classes": names, "scale": None}
+        found[name] = {"task": goal.task, "classes": list(goal.classes), "scale": None}
         if goal.scale is not None:
             mean, std = goal.scale.mean.tolist(), goal.scale.std.tolist()
             found[name]["scale"] = {"mean": mean, "std": std}
@@ -97,7 +94,7 @@ def _goal(
     weights = _class_weights(recipe, output, task, names, train)
     return Goal(
         task=task.task,
-        width=len(names),
+        classes=tuple(names),
         loss=build_loss(
             task.task,
             label_smoothing=task.label_smoothing,

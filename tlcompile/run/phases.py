@@ -22,9 +22,11 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.features import SourceBuilder
 from tlcompile.run.groups import groups_of
+from tlcompile.run.mixing import mixed_rows, with_mixed_images
 from tlcompile.run.objective import monitor_of
 from tlcompile.run.regularise import after_step_of, average_of, before_step_of
 from tlcompile.run.splits import Say, Splits, check_readable
+from tlcompile.training.compute import Compute, choose_precision
 from tlcompile.training.loop import PhaseTrainer, Settings
 from tlcompile.training.objective import Objective
 from tlcompile.training.optim import Optimizers, has_fused
@@ -142,7 +144,8 @@ class Phases:
                 self.precision, own=store, digests=self.digests,
             )  # fmt: skip
             try:
-                yield builder.sources(splits)
+                found = builder.sources(splits)
+                yield with_mixed_images(found, recipe, model, self.objective, self.ranks.rank)
             except DataError:
                 check_readable(self.recipe, splits.values())
                 raise
@@ -186,6 +189,9 @@ class Phases:
             patience=patience,
             min_delta=min_delta,
         )
+        precision = choose_precision(recipe.run.precision, self.device)
+        compute = Compute(precision, self.device, compiled=recipe.run.compile)
+        compute.prepare(model)
         groups = groups_of(recipe, model)
         schedule = tune.schedule.options()
         samples = self.splits.train
@@ -204,7 +210,9 @@ class Phases:
             before_step=before_step_of(recipe, model),
             after_step=after_step_of(recipe, model),
             average=average_of(recipe, model),
+            mix=mixed_rows(recipe, model, self.objective),
             ranks=self.ranks,
+            compute=compute,
             name_of=lambda place: samples.ids[place],
         )
 

@@ -122,7 +122,7 @@ def make_plan(
         rows_of_features=kept,
         tier=tier_of(recipe, model, device_type(recipe), kept),
         not_cacheable=model.not_cacheable,
-        costs=costs_of(recipe, model),
+        costs=costs_of(recipe.phases()[0], model),
         notes=(
             *summary.notes,
             *_pass_note(recipe, model),

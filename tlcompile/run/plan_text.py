@@ -187,14 +187,14 @@ def _flops(recipe: Recipe, plan: Plan) -> str:
 
 def _memory(recipe: Recipe, plan: Plan) -> str:
     costs = plan.costs
-    batch = recipe.fine_tune.batch_size
+    tune = recipe.phases()[0].fine_tune
     parts = f"weights {_bytes(costs.weights)} + gradients {_bytes(costs.gradients)}"
     if costs.state:
-        parts += f" + {recipe.fine_tune.optimizer.name}'s state {_bytes(costs.state)}"
+        parts += f" + {tune.optimizer.name}'s state {_bytes(costs.state)}"
     if costs.prefix > costs.activations:
         largest = f"the frozen part on {recipe.features.batch_size} images {_bytes(costs.prefix)}"
     else:
-        largest = f"activations of a batch of {batch} {_bytes(costs.activations)}"
+        largest = f"activations of a batch of {tune.batch_size} {_bytes(costs.activations)}"
     return f"about {_bytes(costs.memory)}: {parts} + {largest}"
 
 

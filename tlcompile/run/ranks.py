@@ -14,12 +14,13 @@ import pickle
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tlcompile.errors.base import TLCompileError
-from tlcompile.errors.ranks import RankCrashedError
+from tlcompile.errors.ranks import PeerLostError, RankCrashedError
 from tlcompile.run.importing import importing
 from tlcompile.run.signals import stoppable
 
@@ -80,10 +81,18 @@ def as_rank(work: Callable[[], Any]) -> int:
         _leave(error)
     except Exception as error:
         if os.environ.get("TLCOMPILE_TRACEBACK"):
-            raise
+            traceback.print_exc()
+        kind = PeerLostError if _is_lost_connection(error) else RankCrashedError
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _leave(RankCrashedError(rank=rank, world=world, reason=reason))
+        _leave(kind(rank=rank, world=world, reason=reason))
     return 0
+
+
+def _is_lost_connection(error: Exception) -> bool:
+    """Tell whether a message between ranks failed; gloo says so by plain RuntimeErrors."""
+    from torch.distributed import DistError
+
+    return isinstance(error, DistError) or "gloo" in str(error)
 
 
 def _leave(error: TLCompileError) -> None:

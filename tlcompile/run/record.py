@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +57,21 @@ def tensors_digest(module: nn.Module) -> str:
 
 def images_digest(samples: Samples) -> str:
     """Return the SHA-256 of a split's list: class and file name of each, not what the files hold."""
-    lines = [
-        f"{samples.classes[label]}/{Path(name).name}\n"
-        for name, label in zip(samples.ids, samples.labels, strict=True)
-    ]
+    wanted = zip(samples.ids, _answers(samples), strict=True)
+    lines = [f"{answer}/{Path(name).name}\n" for name, answer in wanted]
     # A file's name need not be text; "surrogateescape" gives the bytes that the disk has.
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
+
+
+def _answers(samples: Samples) -> Sequence[str]:
+    """Return what is to be predicted of each sample, as text."""
+    if samples.masks:
+        return [Path(mask).name for mask in samples.masks]
+    if samples.values is None:
+        return [samples.classes[label] for label in samples.labels]
+    several = samples.values if isinstance(samples.values, Mapping) else {"": samples.values}
+    columns = [[str(row) for row in values.tolist()] for values in several.values()]
+    return [" ".join(cells) for cells in zip(*columns, strict=True)]
 
 
 def _version(package: str) -> str:

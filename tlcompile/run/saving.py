@@ -84,7 +84,7 @@ class Saving:
         self.phases.precision, self.phases.told = data["precision"], data["features"]
         self._number = saved.number
         if self.phases.ranks.is_first:
-            rewrite_rows(self.folder, state.history)
+            rewrite_rows(self.folder, state.history, self.phases.objective)
         where = f"phase {state.phase + 1}, " if len(self.phases.models) > 1 else ""
         self.say(
             f"resumed     {where}epoch {state.epoch + 1}, step {state.step + 1} ({self.folder})"

@@ -98,6 +98,7 @@ def stopping() -> Iterator[Stop]:
         StoppedError: A signal came.
     """
     with stoppable() as stop:
+        stop.check()  # a destructor may have swallowed what ended the command
         stop.polite += 1
         try:
             yield stop

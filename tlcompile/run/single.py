@@ -9,13 +9,21 @@ from typing import Any
 from tlcompile.errors.resume import OtherRunError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import find_generation, next_generation, run_folder
+from tlcompile.run.launch import Job, launch_ranks, num_devices, refuse_other_count
 from tlcompile.run.say import say
 from tlcompile.run.train import train_recipe
+from tlcompile.training.metrics import Score
+from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.state import EpochRow
 
 
 def run_single(
-    recipe: Recipe, *, again: bool = False, never_anew: bool = False, inexact: bool = False
+    recipe: Recipe,
+    *,
+    again: bool = False,
+    never_anew: bool = False,
+    inexact: bool = False,
+    ranks: Ranks = ALONE,
 ) -> dict[str, Any]:
     """Train a recipe into its folder, go on there, or say that it is finished; return its record.
 
@@ -24,24 +32,41 @@ def run_single(
         again: Train it anew, in a folder beside it, where it is finished or cannot go on.
         never_anew: Fail rather than start over a run whose checkpoints cannot be used.
         inexact: Go on under other versions or on another machine, too.
+        ranks: Where torchrun started several processes: this one is the first of them.
     """
     folder, record = find_generation(run_folder(recipe), again=again)
     if record is not None:
         say(f"{folder} is finished: {best_line(record)}")
         say("(--again trains it anew, in a folder beside it)")
+        ranks.first_says(None)  # nothing to do
         return record
     try:
-        return _train(recipe, folder, never_anew=never_anew, inexact=inexact)
+        how = {"never_anew": never_anew, "inexact": inexact}
+        return train_on(Job(recipe, folder, how), ranks)
     except OtherRunError as error:
-        if not again:
+        if not again or ranks.world > 1:
             raise
         say(f"{error.headline()}: it stays, and another begins beside it")
-        return _train(recipe, next_generation(run_folder(recipe)))
+        return train_on(Job(recipe, next_generation(run_folder(recipe)), {}), ranks)
 
 
-def _train(recipe: Recipe, folder: Path, **how: bool) -> dict[str, Any]:
-    """Train into a folder; end with what to type next."""
-    result = train_recipe(recipe, folder, say=say, show=say, on_epoch=_say_epoch, **how)
+def train_on(job: Job, ranks: Ranks) -> dict[str, Any]:
+    """Train on the devices that the recipe names, or with the ranks that are there already."""
+    if ranks.world > 1:
+        refuse_other_count(job.recipe, ranks.world)
+        ranks.first_says(job.as_data())
+        return train_job(job, ranks)
+    devices = num_devices(job.recipe)
+    return train_job(job, ranks) if devices == 1 else launch_ranks(job, devices)
+
+
+def train_job(job: Job, ranks: Ranks) -> dict[str, Any]:
+    """Train into a folder; end with what to type next. A point of a sweep says less."""
+    recipe, folder = job.recipe, job.folder
+    how: dict[str, Any] = {**job.options, "ranks": ranks, "say": say}
+    if how.get("swept"):
+        return train_recipe(recipe, folder, **how).record
+    result = train_recipe(recipe, folder, show=say, on_epoch=_say_epoch, **how)
     say("")
     say(f"best        {best_line(result.record)}")
     files = "metrics.csv, record.json, plan.txt, tensors.csv, bundle/ (best), last/"
@@ -52,23 +77,16 @@ def _train(recipe: Recipe, folder: Path, **how: bool) -> dict[str, Any]:
 
 
 def _say_epoch(row: EpochRow, is_best: bool) -> None:
-    val = f"  val loss {row.val.loss:.4f} accuracy {row.val.accuracy:.3f}" if row.val else ""
-    say(
-        f"epoch {row.epoch:>3}  train loss {row.train.loss:.4f} accuracy {row.train.accuracy:.3f}"
-        f"{val}  lr {row.lr:.2g}  {row.seconds:.2f} s{'  best' if is_best else ''}"
-    )
+    val = f"  val {row.val.brief()}" if row.val else ""
+    rest = f"lr {row.lr:.2g}  {row.seconds:.2f} s{'  best' if is_best else ''}"
+    say(f"epoch {row.epoch:>3}  train {row.train.brief()}{val}  {rest}")
 
 
 def best_line(record: dict[str, Any]) -> str:
     """Word the best epoch of a record."""
     best = record["best"]
     split = "val" if best["val"] else "train"
-    score = best[split]
-    low, high = score["interval95"]
-    return (
-        f"epoch {best['epoch']}: {split} accuracy {100 * score['accuracy']:.1f} % "
-        f"(n = {score['n']}, 95 % interval {100 * low:.1f} to {100 * high:.1f})"
-    )
+    return f"epoch {best['epoch']}: {split} {Score.from_data(best[split]).headline()}"
 
 
 def next_commands(recipe: Recipe, folder: Path, *, thaw: bool) -> list[str]:

@@ -16,11 +16,14 @@ from tlcompile.errors.run import SweepFailedError
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import find_generation, recipe_digest
+from tlcompile.run.launch import Job
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.say import say, table
+from tlcompile.run.single import train_on
 from tlcompile.run.splits import known_classes
-from tlcompile.run.train import train_recipe
 from tlcompile.sweep.points import Point, write_manifest
+from tlcompile.training.metrics import Score
+from tlcompile.training.ranks import ALONE
 
 
 def run_points(
@@ -96,7 +99,7 @@ def _run_point(
         say(f"finished before: {folder}")
     start = time.perf_counter()
     try:
-        record = record or train_recipe(recipe, folder, swept=True, say=say, **how).record
+        record = record or train_on(Job(recipe, folder, {"swept": True, **how}), ALONE)
     except Exception as error:  # one bad point is a row: the others must go on
         if os.environ.get("TLCOMPILE_TRACEBACK"):
             raise
@@ -109,8 +112,8 @@ def _run_point(
 
 def _row(overrides: tuple[str, ...], freeze: str, record: dict[str, Any], folder: Path) -> Point:
     best = record["best"]
-    split, metric = record["monitor"].split("/")
-    score = best[split] or best["train"]
+    split, _, metric = record["monitor"].partition("/")
+    score = Score.from_data(best[split] or best["train"])
     return Point(
         overrides=overrides,
         state="finished",
@@ -119,9 +122,9 @@ def _row(overrides: tuple[str, ...], freeze: str, record: dict[str, Any], folder
         lr=record["lr"],
         best_epoch=best["epoch"],
         metric=record["monitor"],
-        best=score[metric],
-        count=score["n"],
-        interval=tuple(score["interval95"]) if metric == "accuracy" else None,
+        best=score.value(metric),
+        count=score.count,
+        interval=score.interval() if metric == "accuracy" and score.correct is not None else None,
         seconds=record["seconds"],
         folder=str(folder),
     )

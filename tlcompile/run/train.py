@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +13,17 @@ from torch import nn
 
 from tlcompile.bundle import save_bundle
 from tlcompile.data.digests import Keys, digests_of
+from tlcompile.data.samples import Samples
 from tlcompile.durable.files import make_folder
 from tlcompile.errors.data import DataError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
 from tlcompile.run.fingerprint import fingerprint_of
-from tlcompile.run.folder import add_row, begin, resolved, write_record
+from tlcompile.run.folder import add_row, begin, resolved, write_confusion, write_record
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.groups import base_rate
-from tlcompile.run.objective import monitor_of, objective_of
+from tlcompile.run.objective import monitor_of, objective_of, outputs_record
 from tlcompile.run.phases import Phases, models_of
 from tlcompile.run.plan import make_plan
 from tlcompile.run.plan_text import plan_text
@@ -39,8 +40,8 @@ from tlcompile.run.saving import Saving, load_into
 from tlcompile.run.say import progress
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
-from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped, evaluate
-from tlcompile.training.metrics import Score
+from tlcompile.training.judged import Judged, judge
+from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.state import EpochRow, TrainingState
@@ -111,7 +112,8 @@ def train_recipe(
     refuse_other_classes(recipe, models[0], splits.classes)
     for phase, model in zip(recipe.phases(), models, strict=True):
         several = swept or len(models) > 1
-        refuse_untrainable(phase, model, len(splits.classes), swept=several)
+        widths = {name: len(classes) for name, classes in splits.train.names.items()}
+        refuse_untrainable(phase, model, len(splits.classes), swept=several, widths=widths)
     if not swept:
         refuse_idle_regularisers(recipe, models)
     refuse_unfit_rates(recipe, models, swept=swept)
@@ -131,7 +133,7 @@ def train_recipe(
     saving = Saving(folder, phases, {**conditions, "contents": contents}, say, inexact=inexact)
     phases.say_shared()
     if not saving.resume(never_anew=never_anew) and ranks.is_first:
-        begin(folder, recipe, plan, models[0].tensors())
+        begin(folder, recipe, plan, models[0].tensors(), objective)
     proofs = _train(phases, saving, say, on_epoch)
     best = phases.state.history[phases.state.best or 0]
     record = {
@@ -149,6 +151,7 @@ def train_recipe(
         save_bundle(folder / "last", model, resolved(recipe), last)
     assert saving.best is not None
     load_into(model, saving.best)
+    record["val"] = _judge_classes(phases)
     record["test"] = _test_once(phases, say)
     model.hold_freeze()
     if ranks.is_first:
@@ -189,16 +192,17 @@ def _train(
         StoppedError: A signal asked for it.
     """
     state = phases.state
-    with stopping() as stop:
-        while state.phase < len(phases.models):
-            index = state.phase
-            model = phases.models[index]
-            proof = saving.proof or FreezeProof.take(model, _name_of_phase(phases))
-            with phases.open(index, proof) as trainer:
-                saving.began(trainer, proof)
+    while state.phase < len(phases.models):
+        index = state.phase
+        model = phases.models[index]
+        proof = saving.proof or FreezeProof.take(model, _name_of_phase(phases))
+        with phases.open(index, proof) as trainer:
+            saving.began(trainer, proof)
+            with stopping() as stop:
                 _train_phase(trainer, saving, stop, on_epoch)
-            saving.proofs.append(proof.check(model))
-            say(f"freeze proof: {saving.proofs[-1]}")
+        saving.proofs.append(proof.check(model))
+        say(f"freeze proof: {saving.proofs[-1]}")
+        with stopping():  # a commit that has begun ends
             saving.finish_phase(restore_best=phases.restores_best(index))
     return saving.proofs
 
@@ -210,6 +214,7 @@ def _train_phase(
     on_epoch: Callable[[EpochRow, bool], None],
 ) -> None:
     ranks = trainer.ranks
+    trainer.between = partial(stop.check, "the last checkpoint")
     with progress(f"epochs of {trainer.settings.name}", trainer.settings.epochs) as advance:
         advance(trainer.state.epoch)
         for event in trainer.run():
@@ -217,15 +222,17 @@ def _train_phase(
                 saving.note_best(event)
                 saving.save()
                 if ranks.is_first:
-                    add_row(saving.folder, event.row)
+                    add_row(saving.folder, event.row, trainer.objective)
                 advance(1)
                 on_epoch(event.row, event.is_best)
             # Ranks stop and save after the same step, whichever of them was told to.
-            stop.ask(ranks.largest(stop.asked or 0))
-            if isinstance(event, Stepped) and (stop.asked or ranks.largest(saving.is_due())):
+            asked = ranks.largest(stop.asked or 0)
+            if isinstance(event, Stepped) and (asked or ranks.largest(saving.is_due())):
                 saving.save()
-            state = trainer.state
-            stop.check(f"epoch {len(state.history) + 1}, {state.step} steps")
+            if asked:
+                state = trainer.state
+                stop.ask(asked)
+                stop.check(f"a checkpoint of epoch {len(state.history) + 1}, step {state.step}")
 
 
 def _name_of_phase(phases: Phases) -> str:
@@ -234,16 +241,32 @@ def _name_of_phase(phases: Phases) -> str:
 
 def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
     """Judge the best weights by test/, where there is one; its labels are used this one time."""
-    test = phases.splits.test
-    if test is None:
+    if phases.splits.test is None:
         return None
+    judged = _judge_best(phases, "test", phases.splits.test)
+    say(f"test (used once): {judged.score.told()}")
+    return judged.as_data()
+
+
+def _judge_classes(phases: Phases) -> dict[str, Any] | None:
+    """Say which classes the best weights take for which, in confusion.csv and in the record."""
+    val, goals = phases.splits.val, phases.objective.goals.values()
+    if val is None or all(goal.task == "regression" for goal in goals):
+        return None
+    quiet = replace(phases, say=lambda _line: None, told=[])  # its features have been told of
+    judged = _judge_best(quiet, "val", val)
+    if phases.ranks.is_first:
+        write_confusion(phases.folder, judged)
+    return judged.as_data()
+
+
+def _judge_best(phases: Phases, name: str, samples: Samples) -> Judged:
     index = phases.phase_of_best()
     model, size = phases.models[index], phases.recipe.features.batch_size
     model.hold_freeze()
-    with phases.sources(index, {"test": test}) as sources:
-        score = evaluate(model, sources["test"], objective=phases.objective, batch_size=size, ranks=phases.ranks)
-    say(f"test (used once): {score.worded()}, loss {score.loss:.4f}")
-    return as_data(score)
+    with phases.sources(index, {name: samples}) as sources:
+        source, objective = sources[name], phases.objective
+        return judge(model, source, objective=objective, batch_size=size, ranks=phases.ranks)
 
 
 def _record(recipe: Recipe, opened: BaseModel, phases: Phases, best: EpochRow) -> dict[str, Any]:
@@ -251,7 +274,8 @@ def _record(recipe: Recipe, opened: BaseModel, phases: Phases, best: EpochRow) -
     names = {name for model in phases.models for name, _ in model.trainable()}
     return {
         "name": recipe.name,
-        "task": recipe.task,
+        "task": recipe.task if isinstance(recipe.task, str) else "several",
+        "outputs": outputs_record(phases.objective),
         "classes": list(splits.classes),
         "preprocessing": opened.preprocessing.to_dict(),
         "chunk_size": recipe.features.batch_size,
@@ -262,23 +286,12 @@ def _record(recipe: Recipe, opened: BaseModel, phases: Phases, best: EpochRow) -
         "monitor": monitor_of(recipe, phases.objective, judged=splits.val is not None),
         "best": {
             "epoch": best.epoch,
-            "train": as_data(best.train),
-            "val": as_data(best.val) if best.val else None,
+            "train": best.train.as_data(),
+            "val": best.val.as_data() if best.val else None,
         },
         "images": {
-            "train": splits.train.counts(),
-            "val": splits.val.counts() if splits.val else None,
+            "train": splits.train.counts() or len(splits.train),
+            "val": (splits.val.counts() or len(splits.val)) if splits.val else None,
         },
         "images_sha256": {name: images_digest(split) for name, split in splits.named().items()},
-    }
-
-
-def as_data(score: Score) -> dict[str, Any]:
-    """Return a score as plain data, with its interval."""
-    low, high = score.interval()
-    return {
-        "loss": score.loss,
-        "accuracy": score.accuracy,
-        "n": score.count,
-        "interval95": [low, high],
     }

@@ -90,7 +90,7 @@ class Checkpoints:
         """Commit a generation; when this returns, it survives a power cut.
 
         Args:
-            number: Never smaller than that of the one before.
+            number: Greater than that of the one before.
             tensors: On any device, in any layout.
             data: JSON.
             best: Weights of the best epoch when they are new; None: they are as they were.

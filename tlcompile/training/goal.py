@@ -46,7 +46,7 @@ class Goal:
 
     Attributes:
         task: Of recipe.tasks.TASKS.
-        width: Classes, labels or numbers; binary: 2.
+        classes: Names of classes, labels or numbers, in the order of the outputs; binary: two.
         loss: Mean over a batch, to learn by.
         plain: The same to report of validation, without label smoothing; None: `loss`.
         weight: Factor of its loss in the sum over outputs.
@@ -55,12 +55,17 @@ class Goal:
     """
 
     task: str
-    width: int
+    classes: tuple[str, ...]
     loss: Loss
     plain: Loss | None = None
     weight: float = 1.0
     named: bool = False
     scale: Scale | None = None
+
+    @property
+    def width(self) -> int:
+        """Number of classes, labels or numbers."""
+        return len(self.classes)
 
     @property
     def counts(self) -> bool:
@@ -161,5 +166,5 @@ class Goal:
 
 
 def simple_goal(task: str, width: int, **changes: Any) -> Goal:
-    """Return the goal of a task with the loss that is its default."""
-    return Goal(task=task, width=width, loss=build_loss(task), **changes)
+    """Return the goal of a task with the loss that is its default; its classes are numbers."""
+    return Goal(task=task, classes=tuple(map(str, range(width))), loss=build_loss(task), **changes)

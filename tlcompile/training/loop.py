@@ -25,9 +25,10 @@ from tlcompile.features.prefix import Rows
 from tlcompile.features.sources import Source, chunk_batches
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.averages import Average, estimate_statistics
+from tlcompile.training.compute import Compute
 from tlcompile.training.memory import is_out_of_memory
 from tlcompile.training.metrics import Score, is_better
-from tlcompile.training.objective import Objective
+from tlcompile.training.objective import Objective, Scoring
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.schedule import Schedule, When
@@ -112,7 +113,8 @@ class PhaseTrainer:
         mix: Changes each batch before it is learned from.
         ranks: Processes that train together.
         name_of: A sample's name, for errors.
-        autocast: Around each forward and loss.
+        compute: Precision of the trainable part; None: fp32.
+        between: Called for each batch that is judged; it may raise, and nothing is lost then.
     """
 
     def __init__(
@@ -135,12 +137,14 @@ class PhaseTrainer:
         mix: Mix | None = None,
         ranks: Ranks = ALONE,
         name_of: Callable[[int], str] = str,
-        autocast: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext,
+        compute: Compute | None = None,
+        between: Callable[[], None] = lambda: None,
     ) -> None:
+        self.between = between
         self.model, self.train, self.val = model, train, val
         self.objective, self.optimizers, self.schedule = objective, optimizers, schedule
         self.settings, self.proof, self.state = settings, proof, state or TrainingState()
-        self.average, self.ranks, self.autocast = average, ranks, autocast
+        self.average, self.ranks, self.compute = average, ranks, compute or Compute()
         count, seed = len(train.targets), settings.seed
         self.order = order or (lambda epoch: epoch_order(count, seed, epoch, None))
         trainable = {name: p for name, p in model.trainable()}
@@ -149,7 +153,7 @@ class PhaseTrainer:
         self.running = objective.running()
         self.step = Step(
             model, objective, optimizers, trainable, settings.seed, self.running, proof, ranks,
-            tuple(before_step), tuple(after_step), mix, name_of, autocast, settings.name,
+            tuple(before_step), tuple(after_step), mix, name_of, self.compute, settings.name,
         )  # fmt: skip
 
     def run(self) -> Iterator[Stepped | EpochDone]:
@@ -308,13 +312,14 @@ class PhaseTrainer:
     def _judge(self) -> Score | None:
         if self.val is None:
             return None
-        with self.autocast():
+        with self.compute.autocast():
             return evaluate(
                 self.model,
                 self.val,
                 objective=self.objective,
                 batch_size=self.settings.batch_size,
                 ranks=self.ranks,
+                between=self.between,
             )
 
     def _improves(self, row: EpochRow, best: int | None) -> bool:
@@ -346,13 +351,31 @@ def evaluate(
     objective: Objective,
     batch_size: int,
     ranks: Ranks = ALONE,
+    between: Callable[[], None] = lambda: None,
 ) -> Score:
     """Return the score over a split, in eval mode."""
+    found = scored(
+        model, source, objective=objective, batch_size=batch_size, ranks=ranks, between=between
+    )
+    return found.score()
+
+
+def scored(
+    model: CompiledModel,
+    source: Source,
+    *,
+    objective: Objective,
+    batch_size: int,
+    ranks: Ranks = ALONE,
+    between: Callable[[], None] = lambda: None,
+) -> Scoring:
+    """Return the sums of every metric over a split, those of all ranks, in eval mode."""
     scoring = objective.scoring()
     for outputs, targets in predict(model, source, batch_size=batch_size, ranks=ranks):
+        between()
         scoring.add(objective.judge(outputs, targets), outputs, targets)
     scoring.load(ranks.sum(scoring.tensors()))
-    return scoring.score()
+    return scoring
 
 
 def predict(

@@ -65,6 +65,29 @@ class Score:
         percent = f"{100 * self.accuracy:.1f} %"
         return f"{percent} (n = {self.count}, 95 % interval {100 * low:.1f} to {100 * high:.1f})"
 
+    @property
+    def main(self) -> tuple[str, float] | None:
+        """The main metric and its name; None: several outputs, or a loss alone."""
+        if self.correct is not None:
+            return "accuracy", self.accuracy
+        return next(iter(self.values.items()), None)
+
+    def brief(self) -> str:
+        """Word loss and main metrics for a line an epoch: 'loss 0.1234 accuracy 0.926'."""
+        named = {f"{name}/": part for name, part in self.parts.items()} or {"": self}
+        mains = ((name, part.main) for name, part in named.items())
+        shown = (f" {name}{main[0]} {main[1]:.3f}" for name, main in mains if main is not None)
+        return f"loss {self.loss:.4f}{''.join(shown)}"
+
+    def headline(self) -> str:
+        """Word the main metric with n, and the interval of an accuracy."""
+        if self.parts:
+            return "; ".join(f"{name} {part.headline()}" for name, part in self.parts.items())
+        if self.correct is not None:
+            return f"accuracy {self.worded()}"
+        name, value = self.main or ("loss", self.loss)
+        return f"{name} {value:.4f} (n = {self.count})"
+
     def told(self) -> str:
         """Word every metric in one line, the main one first, for any task."""
         if self.parts:

@@ -73,6 +73,9 @@ class Optimizers:
         build: Any = OPTIMIZERS[name]
         kwargs = {"fused": True} if fused else {}
         made: torch.optim.Optimizer = build([self._torch_group(g) for g in groups], **kwargs)
+        for own in made.param_groups if name == "adagrad" else ():
+            for parameter in own["params"]:  # torch fills all with one value, that of no group
+                made.state[parameter]["sum"].fill_(own["initial_accumulator_value"])
         return made
 
     def _torch_group(self, group: Group) -> dict[str, Any]:
@@ -106,15 +109,17 @@ class Optimizers:
     def tensors(self) -> dict[str, Tensor]:
         """Return the state of every parameter, by names such as `fc.weight/exp_avg`."""
         return {
-            f"{name}/{key}": value
-            for name, state in self._states()
-            for key, value in (state or {_EMPTY: torch.empty(0)}).items()
+            f"{name}/{key}": value for name, state in self._states() for key, value in state.items()
         }
 
     def _states(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """Yield each parameter's state; one that had no gradient yet says that it has none."""
         for groups, optimizer in zip(self._groups.values(), self.each, strict=True):
-            for name in (name for group in groups for name in group.parameters):
-                yield name, optimizer.state.get(self._parameters[name], {})
+            for group in groups:
+                keeps = bool(_shapes_of_state(group, (1, 1)))
+                none = {_EMPTY: torch.empty(0)} if keeps else {}
+                for name in group.parameters:
+                    yield name, optimizer.state.get(self._parameters[name]) or none
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave.
@@ -140,7 +145,7 @@ class Optimizers:
     def _refuse_other(self, saved: Mapping[str, Mapping[str, Tensor]]) -> None:
         """Refuse what does not fit these groups, before anything is changed."""
         wanted = {
-            name: _shapes_of_state(group, self._parameters[name])
+            name: _shapes_of_state(group, tuple(self._parameters[name].shape))
             for group, _ in self._pairs()
             for name in group.parameters
         }
@@ -154,9 +159,9 @@ class Optimizers:
             raise OptimizerStateError(missing=tuple(missing), left_over=tuple(left_over))
 
 
-def _shapes_of_state(group: Group, parameter: nn.Parameter) -> dict[str, tuple[int, ...]]:
+def _shapes_of_state(group: Group, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
     """Return what an optimizer keeps of a parameter: what it keeps of zeros after one step."""
-    zeros = nn.Parameter(torch.zeros(parameter.shape))
+    zeros = nn.Parameter(torch.zeros(shape))
     zeros.grad = torch.zeros_like(zeros)
     build: Any = OPTIMIZERS[group.optimizer]
     optimizer: torch.optim.Optimizer = build([zeros], lr=group.lr, **group.options)
@@ -173,6 +178,7 @@ class Given:
 
     def __init__(self, optimizer: torch.optim.Optimizer) -> None:
         self.optimizer = optimizer
+        self.each = (optimizer,)
 
     def set_factor(self, factor: float) -> None:
         """Leave the rates as they are."""
@@ -180,10 +186,6 @@ class Given:
     def zero_grad(self) -> None:
         """Forget all gradients."""
         self.optimizer.zero_grad(set_to_none=True)
-
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
-        self.optimizer.step()
 
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each group now, by its number."""

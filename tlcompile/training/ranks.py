@@ -112,9 +112,10 @@ class Ranks:
 
     def largest(self, mine: int) -> int:
         """Return the largest number that any rank gives; each asks at the same place."""
-        number = torch.tensor(mine)
-        if self.world > 1:
-            dist.all_reduce(number, dist.ReduceOp.MAX)
+        if self.world == 1:
+            return int(mine)
+        number = torch.tensor(int(mine))
+        dist.all_reduce(number, dist.ReduceOp.MAX)
         return int(number)
 
     def gather(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -90,6 +90,15 @@ class Running:
         found = {name: part.confusion() for name, part in self.parts.items()}
         return {name: matrix for name, matrix in found.items() if matrix is not None}
 
+    def hits(self) -> dict[str, Tensor]:
+        """Return of each class, or label, how many are of it, of these found, and taken for it.
+
+        Shape:
+            out: (3, C) int64, on the CPU
+        """
+        found = {name: part.hits() for name, part in self.parts.items()}
+        return {name: counts for name, counts in found.items() if counts is not None}
+
 
 class _Part:
     """The metrics of one output."""
@@ -179,6 +188,15 @@ class _Part:
             return None
         matrix: Tensor = self.metrics["confusion"].compute().cpu()
         return matrix
+
+    def hits(self) -> Tensor | None:
+        matrix = self.confusion()
+        if matrix is not None:
+            return torch.stack([matrix.sum(1), matrix.diag(), matrix.sum(0)])
+        if self.goal.task != "multilabel":
+            return None
+        f1 = self.metrics["f1"]
+        return torch.stack([f1.tp + f1.fn, f1.tp, f1.tp + f1.fp]).cpu()
 
 
 def _exact(device: torch.device) -> torch.dtype:

@@ -17,6 +17,8 @@ from tlcompile.features.prefix import Rows
 from tlcompile.features.sources import chunk_batches
 from tlcompile.graph.initialise import derived_seed
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.compute import Compute
+from tlcompile.training.first_loss import chance_loss
 from tlcompile.training.not_finite import find_not_finite, gradient_norm
 from tlcompile.training.objective import Objective, Running
 from tlcompile.training.proof import FreezeProof
@@ -36,8 +38,10 @@ class Stepper(Protocol):
     def zero_grad(self) -> None:
         """Forget all gradients."""
 
-    def step(self) -> None:
-        """Move every parameter that has a gradient."""
+    @property
+    def each(self) -> tuple[torch.optim.Optimizer, ...]:
+        """Torch's own optimizers."""
+        ...
 
     def rates(self) -> dict[str, float]:
         """Return the learning rate of each group."""
@@ -85,7 +89,7 @@ class Step:
     after_step: tuple[Hook, ...]
     mix: Mix | None
     name_of: Callable[[int], str]
-    autocast: Callable[[], contextlib.AbstractContextManager[Any]]
+    compute: Compute
     phase: str
     forward: Callable[..., Any] = field(init=False)
     buffers: dict[str, Tensor] = field(init=False)
@@ -96,7 +100,8 @@ class Step:
         named = self.model.named_buffers()
         self.buffers = {name: buffer for name, buffer in named if name not in frozen}
         alone = self.ranks.world == 1
-        self.forward = self.model.suffix if alone else self.ranks.wrap(self.model.suffix_module())
+        suffix = self.model.suffix if alone else self.ranks.wrap(self.model.suffix_module())
+        self.forward = self.compute.forward(suffix)
 
     def __call__(
         self,
@@ -111,7 +116,7 @@ class Step:
             batches: Rows and targets of this rank's part of each batch.
             samples: The samples of each batch, those of all ranks.
             micro_batch: Samples to compute at once.
-            state: Says which step it is; it is not changed.
+            state: Says which step it is; it gets the loss of the very first one.
 
         Raises:
             NotFiniteLossError: A loss or a gradient is not finite; nothing was moved.
@@ -121,14 +126,20 @@ class Step:
         self.optimizers.zero_grad()
         for piece in pieces:
             self._learn(piece, state.steps, last=piece is pieces[-1])
-        self._refuse_not_finite(pieces, state)
+        sound = self.compute.unscale(self.optimizers.each)
+        self._refuse_not_finite(pieces, state, sound=sound)
+        if state.first_loss is None:
+            state.first_loss = float(
+                sum(piece.loss * len(piece.samples) for piece in pieces)
+            ) / sum(len(piece.samples) for piece in pieces)
+            state.chance = chance_loss(self.objective, pieces[0].outputs, pieces[0].targets)
         for piece in pieces:
             if piece.share:  # a rank without samples of its own has borrowed some
                 self.running.add(piece.loss, piece.outputs, piece.targets)
         self.proof.see_gradients(self.model)
-        for hook in self.before_step:
+        for hook in self.before_step if sound else ():
             hook(self.parameters)
-        self.optimizers.step()
+        self.compute.step(self.optimizers.each)
         for hook in self.after_step:
             hook(self.parameters)
 
@@ -152,6 +163,7 @@ class Step:
             if self.mix is not None:
                 random = generator(self.seed, "mix", step, place, self.ranks.rank)
                 rows, targets = self.mix(rows, targets, random)
+            rows = self.compute.rows(rows)
             cuts = chunk_batches(range(len(rows[0])), micro_batch)
             for cut in cuts:
                 own = slice(cut[0], cut[-1] + 1)
@@ -171,12 +183,12 @@ class Step:
             else contextlib.nullcontext()
         )
         with sending:
-            with self.autocast():
+            with self.compute.autocast():
                 outputs = self.forward(*piece.rows)
                 loss = self.objective.loss(outputs, piece.targets)
             piece.loss = loss.detach()
             scaled = loss if piece.share == 1 else loss * piece.share
-            scaled.backward()  # type: ignore[no-untyped-call]
+            self.compute.scaled(scaled).backward()  # type: ignore[no-untyped-call]
         piece.outputs = pytree.tree_map_only(Tensor, Tensor.detach, outputs)
 
     def _seed(self, piece: _Piece, step: int) -> None:
@@ -189,9 +201,12 @@ class Step:
         if device.type == "mps":
             torch.mps.manual_seed(seed)
 
-    def _refuse_not_finite(self, pieces: Sequence[_Piece], state: TrainingState) -> None:
+    def _refuse_not_finite(
+        self, pieces: Sequence[_Piece], state: TrainingState, *, sound: bool
+    ) -> None:
+        """Refuse a loss, or gradients, that are no number; fp16's overflow is not `sound`."""
         losses = [piece.loss for piece in pieces]
-        norm = gradient_norm([*self.parameters.values()])
+        norm = gradient_norm([*self.parameters.values()]) if sound else torch.zeros(())
         if bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device)))):
             return
         bad = [p for p in pieces if not bool(torch.isfinite(p.loss))]
@@ -199,7 +214,7 @@ class Step:
             self.ranks.barrier()  # until the rank that computed it has worded it, and ends us all
         piece = (bad or list(pieces))[0]
         self._seed(piece, state.steps)
-        with self.autocast():
+        with self.compute.autocast():
             found = find_not_finite(
                 self.model, self.model.suffix, piece.rows, piece.targets, self.objective
             )

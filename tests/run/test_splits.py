@@ -1,0 +1,181 @@
+"""From `data` in a recipe to splits: every source, every task, and what is said about them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny import make_pictures, make_recipe
+
+from tlcompile.errors.base import Problems, TLCompileError
+from tlcompile.errors.data import UnreadableImagesError
+from tlcompile.errors.training import WrongClassCountError
+from tlcompile.run.splits import Splits, check_readable, known_classes, known_names, open_splits
+
+
+def opened(data: dict[str, Any], said: list[str] | None = None, **sections: Any) -> Splits:
+    lines: list[str] = [] if said is None else said
+    return open_splits(make_recipe(data=data, **sections), 3, lines.append)
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """Write twelve pictures and a table of them, in a folder of its own."""
+    make_pictures(tmp_path / "images")
+    rows = [
+        f"{name}/{number}.png,{name},{number}.5,{'odd' if number % 2 else 'even;' + name},"
+        f"{int(number > 2)},{'val' if number == 5 else 'train'}"
+        for name in ("ants", "bees")
+        for number in range(6)
+    ]
+    (tmp_path / "birds.csv").write_text("image,label,grams,tags,old,fold\n" + "\n".join(rows))
+    return tmp_path / "birds.csv"
+
+
+def at(table: Path, **more: Any) -> dict[str, Any]:
+    return {"csv": str(table), "folder": str(table.parent / "images"), **more}
+
+
+def test_table_is_split_class_by_class(table: Path) -> None:
+    splits = opened(at(table, split={"val": 0.5}))
+    assert splits.classes == ("ants", "bees")
+    assert splits.train.counts() == {"ants": 3, "bees": 3}
+    assert splits.sizes() == {"train": 6, "val": 6}
+
+
+def test_relative_paths_go_on_from_the_tables_own_folder(table: Path) -> None:
+    moved = table.parent / "images" / "birds.csv"
+    table.rename(moved)
+    assert opened({"csv": str(moved)}).sizes() == {"train": 10, "val": 2}
+
+
+def test_column_of_splits_is_used(table: Path) -> None:
+    splits = opened(at(table, split={"column": "fold"}))
+    assert splits.sizes() == {"train": 10, "val": 2}
+    assert splits.val is not None
+    assert {Path(name).name for name in splits.val.ids} == {"5.png"}
+
+
+def test_share_that_is_not_used_beside_a_column_is_said(table: Path) -> None:
+    said: list[str] = []
+    opened(at(table, split={"column": "fold", "val": 0.5}), said)
+    assert said == ["data.split is not used: there are validation images of their own"]
+
+
+def test_subset_and_few_images_of_a_table(table: Path) -> None:
+    splits = opened(at(table, classes=["bees", "ants"], per_class=2))
+    assert splits.classes == ("bees", "ants")
+    assert splits.train.counts() == {"bees": 2, "ants": 2}
+
+
+def test_several_labels_of_a_table(table: Path) -> None:
+    splits = opened(at(table, target="tags", classes=["odd", "bees"]), task="multilabel")
+    assert splits.classes == ("odd", "bees")
+    row = splits.train.ids.index(str(table.parent / "images" / "bees" / "1.png"))
+    assert torch.equal(splits.train.targets().take([(row, 0)]), torch.tensor([[1.0, 0.0]]))
+
+
+def test_numbers_of_a_table(table: Path) -> None:
+    recipe = make_recipe(data=at(table, target=["grams", "old"]), task="regression")
+    splits = open_splits(recipe, 3, print)
+    assert splits.classes == known_names(recipe) == ("grams", "old")
+    taken = splits.train.targets().take([(0, 0)])
+    assert isinstance(taken, torch.Tensor)
+    assert taken.shape == (1, 2)
+
+
+def test_several_outputs_of_a_table(table: Path) -> None:
+    task = {
+        "species": {"task": "classification", "target": "label"},
+        "grams": {"task": "regression"},
+    }
+    splits = opened(at(table), task=task, outputs=["species", "grams"])
+    assert splits.train.names == {"species": ("ants", "bees"), "grams": ("grams",)}
+    assert splits.sizes() == {"train": 10, "val": 2}
+
+
+def test_errors_of_the_table_have_its_lines_and_the_recipes_place_where_it_has_none(
+    table: Path,
+) -> None:
+    table.write_text("image,label\nx.png,a\ny.png,b\n")
+    with pytest.raises(Problems) as caught:
+        opened(at(table))
+    assert [str(error.where) for error in caught.value.errors] == [f"{table}:2:1", f"{table}:3:1"]
+    with pytest.raises(TLCompileError) as missing:
+        opened({"csv": "none.csv"})
+    assert missing.value.key == ("data", "csv")
+    assert missing.value.where is not None
+
+
+def test_check_needs_no_data_and_reads_the_table_where_it_is(table: Path) -> None:
+    assert known_classes(make_recipe(data={"csv": "none.csv"})) is None
+    assert known_classes(make_recipe(data=at(table))) == 2
+    assert known_names(make_recipe(data=at(table)), order=("bees", "ants")) == ("bees", "ants")
+    assert known_classes(make_recipe(data={"folder": "none"}, task="segmentation")) is None
+    table.write_text("no table")
+    assert known_classes(make_recipe(data=at(table))) is None
+
+
+def test_binary_wants_two_classes_of_a_table(table: Path) -> None:
+    table.write_text(table.read_text().replace(",bees,", ",bees2,", 1))
+    with pytest.raises(WrongClassCountError) as caught:
+        opened(at(table), task="binary")
+    assert caught.value.found == ("ants", "bees", "bees2")
+
+
+def masks(root: Path, names: int = 4) -> Path:
+    for number in range(names):
+        for folder in ("images", "masks"):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            value = np.full((4, 4), number, np.uint8)
+            Image.fromarray(value).save(root / folder / f"{number}.png")
+    return root
+
+
+def test_masks_are_split_and_their_values_are_the_classes(tmp_path: Path) -> None:
+    splits = opened({"folder": str(masks(tmp_path)), "split": {"val": 0.5}}, task="segmentation")
+    assert splits.sizes() == {"train": 2, "val": 2}
+    assert splits.classes == ("0", "1", "2", "3")
+
+
+def test_classes_of_masks_have_names(tmp_path: Path) -> None:
+    folder = str(masks(tmp_path, 2))
+    recipe = make_recipe(data={"folder": folder, "classes": ["sky", "road"]}, task="segmentation")
+    assert open_splits(recipe, 3, print).classes == ("sky", "road")
+    (tmp_path / "classes.txt").write_text("sea\nland\nair\n")
+    named = make_recipe(data={"folder": folder}, task="segmentation")
+    assert open_splits(named, 3, print).classes == known_names(named) == ("sea", "land", "air")
+
+
+def test_damaged_images_of_any_source_are_named_at_once(table: Path) -> None:
+    for name in ("ants/0.png", "bees/3.png"):
+        (table.parent / "images" / name).write_bytes(b"no image")
+    recipe = make_recipe(data=at(table))
+    splits = open_splits(recipe, 3, print)
+    with pytest.raises(UnreadableImagesError) as caught:
+        check_readable(recipe, splits.all())
+    assert sorted(Path(path).name for path, _ in caught.value.images) == ["0.png", "3.png"]
+
+
+def test_labels_that_look_like_numbers_are_said_to_be_sorted_as_text(tmp_path: Path) -> None:
+    said: list[str] = []
+    make_pictures(tmp_path, ("2", "10"))
+    opened({"folder": str(tmp_path)}, said)
+    assert said == ["classes     sorted as text, not as numbers: 10, 2"]
+    quiet: list[str] = []
+    opened({"folder": str(tmp_path), "classes": ["2", "10"]}, quiet)
+    make_pictures(tmp_path / "more", ("1", "2"))
+    opened({"folder": str(tmp_path / "more")}, quiet)
+    assert quiet == []
+
+
+def test_class_without_images_in_val_is_said(tmp_path: Path) -> None:
+    make_pictures(tmp_path / "train", ("ants", "bees", "wasps"))
+    make_pictures(tmp_path / "val", ("bees",))
+    said: list[str] = []
+    opened({"folder": str(tmp_path)}, said)
+    assert said == ["classes     val has no image of: ants, wasps"]
