@@ -30,5 +30,5 @@ def test_predict_computes_as_the_run_did(tmp_path: Path, precision: str) -> None
     assert bundle.record["precision"] == precision
     samples = scan_folder(str(pictures))["all"]
     logits, _labels = logits_of(bundle, samples, workers=0)
-    chances = predict_images(bundle, [Path(name) for name in samples.ids], workers=0)
+    chances = predict_images(bundle, [Path(name) for name in samples.ids], workers=0)[""]
     assert torch.equal(chances, logits.softmax(1))

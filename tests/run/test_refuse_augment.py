@@ -14,7 +14,7 @@ from tlcompile.run.refuse_augment import augmentation_problems
 GREY = "base: digits_net\n"
 LIVE = "features: {cache: off}\n"
 REFUSED = [
-    ("data:\n  augment: {train: [rotation, grayscale]}\n" + LIVE, (3, 30), "no-effect"),
+    ("data:\n  augment: {train: [rotation, grayscale]}\n" + LIVE, (3, 31), "no-effect"),
     ("data: {augment: {val: [channel_permutation]}}\n", (2, 24), "no-effect"),
     (
         "data: {augment: {val: [{color_jitter: {brightness: 0, contrast: 0}}]}}\n",
@@ -29,7 +29,11 @@ REFUSED = [
     ("data: {augment: {train: [rand_augment]}}\n", (2, 25), "augmented-features"),
     ("data: {augment: {val: [rand_augment]}}\ntask: segmentation\n", (2, 24), "unknown-mask"),
     ("data: {mix: {mixup: 0.2}}\n", (2, 13), "mixed-features"),
-    ("data: {mix: {cutmix: 1.0}}\nfeatures: {views: 3}\n", (2, 14), "mixed-features"),
+    (
+        "data: {mix: {cutmix: 1.0}, augment: {train: rotation}}\nfeatures: {views: 3}\n",
+        (2, 13),
+        "mixed-features",
+    ),
     ("data: {mix: {mixup: 0.2}}\ntask: segmentation\nfreeze: none\n", (2, 21), "unmixable"),
     ("data: {mix: {cutmix: 1.0}}\ntask: segmentation\nfreeze: none\n", (2, 22), "unmixable"),
     ("features: {augment: {mixup: 0.2}}\ntask: segmentation\n", (2, 29), "unmixable"),
@@ -73,8 +77,8 @@ def test_what_has_an_effect_is_not_refused(tmp_path: Path, text: str) -> None:
 
 
 def test_colours_are_changed_where_there_are_some(tmp_path: Path) -> None:
-    text = "data: {augment: {train: [grayscale, channel_permutation]}}\n" + LIVE
-    base = "base: {model: squeezenet1_1, weights: none}\nhead: auto\nfreeze: head\n"
+    text = "data: {augment: {train: [grayscale, channel_permutation]}}\n"
+    base = "base: {model: squeezenet1_1, weights: none}\nhead: auto\nfreeze: none\n"
     assert problems(tmp_path, text, base) == []
 
 

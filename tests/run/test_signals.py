@@ -138,11 +138,10 @@ def test_a_thread_of_a_stoppable_run_sees_what_was_asked() -> None:
     found: list[object] = []
 
     def work() -> None:
-        with stopping() as stop:
+        with stoppable() as stop:
             found.append(stop.asked)
-            stop.asked = None
 
-    with stopping():
+    with pytest.raises(TerminatedError), stopping():
         send(signal.SIGTERM)
         thread = threading.Thread(target=work)
         thread.start()

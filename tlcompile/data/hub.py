@@ -59,8 +59,8 @@ def open_hub(
     package = _package()
     found = _splits(_load(package, name, cache, say), name, say)
     first = next(iter(found.values()))
-    column = _image_column(package, first, image)
-    answers = {one: _with_column(package, answer, first) for one, answer in answers.items()}
+    column = _image_column(package, first, image, name)
+    answers = {one: _with_column(package, answer, first, name) for one, answer in answers.items()}
     said = {word: _said(part, answers, f"{name}, {word}") for word, part in found.items()}
     for word in [word for word, one in said.items() if one is None]:
         say(f"{name}: {word} has no labels and is not used")
@@ -117,16 +117,18 @@ def _splits(found: Any, name: str, say: Callable[[str], None]) -> dict[str, Any]
     return {word: ours[word] for word in ("train", "val", "test") if word in ours}
 
 
-def _image_column(package: Any, part: Any, image: str | None) -> str:
-    there = [name for name, kind in part.features.items() if isinstance(kind, package.Image)]
+def _image_column(package: Any, part: Any, image: str | None, name: str) -> str:
+    there = [one for one, kind in part.features.items() if isinstance(kind, package.Image)]
     wanted = image or (there[0] if len(there) == 1 else "image")
     if wanted not in there:
         columns = tuple(there or part.features)
-        raise MissingColumnError(name=wanted, columns=columns, option="data.image")
+        raise MissingColumnError(
+            table=name, name=wanted, columns=columns, option="data.image", key=("data", "image")
+        )
     return wanted
 
 
-def _with_column(package: Any, answer: Answer, part: Any) -> Answer:
+def _with_column(package: Any, answer: Answer, part: Any, table: str) -> Answer:
     """Return an answer whose columns are there."""
     columns = answer.columns
     if columns == ("label",) and "label" not in part.features:
@@ -137,7 +139,10 @@ def _with_column(package: Any, answer: Answer, part: Any) -> Answer:
     for name in columns:
         if name not in part.features:
             there = tuple(part.features)
-            raise MissingColumnError(name=name, columns=there, option=answer.option)
+            key = tuple(answer.option.split("."))
+            raise MissingColumnError(
+                table=table, name=name, columns=there, option=answer.option, key=key
+            )
     return Answer(answer.task, columns, answer.option)
 
 

@@ -39,8 +39,9 @@ class Table:
             MissingColumnError: There is none of that name.
         """
         if name not in self.header:
+            key = tuple(option.split("."))
             raise MissingColumnError(
-                name=name, columns=self.header, option=option, where=Span(self.path, 1, 1)
+                table=self.path, name=name, columns=self.header, option=option, key=key
             )
         return self.header.index(name)
 

@@ -37,12 +37,13 @@ class MissingColumnError(DataError):
     slug: ClassVar[str] = "missing-column"
     exit_code: ClassVar[int] = 2
 
+    table: str
     name: str
     columns: tuple[str, ...]
     option: str  # the recipe's key that names the column
 
     def headline(self) -> str:
-        return f"the table has no column '{one_line(self.name)}'"
+        return f"'{shown(self.table)}' has no column '{one_line(self.name)}'"
 
     def facts(self) -> dict[str, str]:
         found = listed([f"'{one_line(name)}'" for name in self.columns])

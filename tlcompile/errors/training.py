@@ -165,6 +165,26 @@ class WrongTaskError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
+class UnlabelledPlaceError(RunError):
+    """A folder of images cannot say what the model predicts."""
+
+    slug: ClassVar[str] = "unlabelled-place"
+    exit_code: ClassVar[int] = 2
+
+    path: str
+    task: str
+
+    def headline(self) -> str:
+        return f"the folder '{one_line(self.path)}' does not say what task {self.task} predicts"
+
+    def facts(self) -> dict[str, str]:
+        return {"found": "a folder", "wanted": "a CSV with the columns that the run was trained on"}
+
+    def fix(self) -> str:
+        return "give the CSV: tlcompile evaluate RUN images.csv"
+
+
+@dataclass(eq=False, kw_only=True)
 class OtherOutputsError(RunError):
     """The task is about other outputs than the model has."""
 

@@ -15,18 +15,22 @@ OWN: Final = "own_features"  # the folder's name, in the run's
 
 
 @contextlib.contextmanager
-def own_store(folder: Path) -> Iterator[Store]:
+def own_store(folder: Path, *, shared: bool = False) -> Iterator[Store]:
     """Give a run a store of its own, empty, which goes when the block ends.
 
     Rows that have been mapped stay readable. What a killed run left goes first.
 
     Args:
         folder: The run's own.
+        shared: It is another process's, which empties and removes it.
 
     Raises:
         RunError: What a killed run left cannot be removed.
     """
     root = folder / OWN
+    if shared:
+        yield Store(root)
+        return
     durable.remove_folder(root)
     try:
         yield Store(root)

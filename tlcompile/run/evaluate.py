@@ -1,100 +1,108 @@
-"""Judge a finished run's best weights on labelled images: its own validation split, or a folder."""
+"""Judge a finished run's best weights on labelled images: its own validation split, or others."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
+from collections.abc import Sequence
 
 import torch
 
 from tlcompile.bundle import Bundle, load_bundle
-from tlcompile.data.folder import scan_folder
 from tlcompile.data.samples import Samples
-from tlcompile.errors.data import UnknownClassError
+from tlcompile.features.sources import Source
+from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.finished import find_run
 from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.features import SourceBuilder
 from tlcompile.run.freed_memory import keep_freed_memory
+from tlcompile.run.labelled import labelled, own_images
+from tlcompile.run.objective import objective_of_bundle
 from tlcompile.run.say import say, table
-from tlcompile.run.splits import Say, naming_all_bad, open_splits
-from tlcompile.run.train import as_data
+from tlcompile.run.splits import Say, naming_all_bad
+from tlcompile.training import judged
+from tlcompile.training.judged import ClassScore, Judged
 from tlcompile.training.loop import predict
-from tlcompile.training.losses import build_loss, predicted
-from tlcompile.training.metrics import Score
+
+SHOWN = 20  # classes, up to which a confusion matrix fits on a screen
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run", help="a run's folder, or a unique prefix of its name")
     parser.add_argument(
-        "folder", nargs="?", help="class folders; default: the run's validation images"
+        "folder",
+        nargs="?",
+        metavar="FOLDER|CSV",
+        help="labelled as for training; default: the run's validation images",
     )
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode images")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print accuracy, and accuracy by class."""
+    """Print the score, and each class alone."""
     bundle = load_bundle(find_run(options.run))
-    samples = _labelled(bundle, options.folder) if options.folder else _own(bundle)
+    told = (lambda _line: None) if options.json else say
+    samples = _samples(bundle, options.folder, told)
     what = options.folder or "the run's own validation images"
     with naming_all_bad(samples.ids if options.folder else (), options.workers):
-        told = (lambda _line: None) if options.json else say
-        score, by_class = judge(bundle, samples, workers=options.workers, say=told)
+        found = judge(bundle, samples, workers=options.workers, say=told)
     if options.json:
-        say(json.dumps({**as_data(score), "classes": {c: as_data(s) for c, s in by_class.items()}}))
+        say(json.dumps(as_data(found)))
         return 0
-    rows = [(c, s.correct, s.count, f"{100 * s.accuracy:.1f} %") for c, s in by_class.items()]
-    table("", ("class", "correct", "n", "accuracy"), rows)
+    for name, classes in found.classes.items():
+        _show_classes(name, classes)
+        if name in found.confusion and len(classes) <= SHOWN:
+            _show_confusion(classes, found.confusion[name].tolist())
     say("")
-    say(f"accuracy {score.worded()}, loss {score.loss:.4f}, on {what}")
+    say(f"{found.score.told()}, on {what}")
     return 0
 
 
-def _own(bundle: Bundle) -> Samples:
-    """Return the validation images that the run was judged by."""
-    splits = open_splits(bundle.recipe, bundle.preprocessing.channels, say, bundle.classes)
-    return splits.val or splits.train
+def as_data(found: Judged) -> dict[str, object]:
+    """Return what --json prints; of several outputs the matrices stand with each."""
+    data = found.as_data()
+    for name, matrix in found.confusion.items():
+        place = data["outputs"][name] if name else data
+        place["confusion"] = matrix.tolist()
+    return data
 
 
-def _labelled(bundle: Bundle, folder: str) -> Samples:
-    """Return a folder's images with the bundle's labels, mapped by name.
-
-    Raises:
-        UnknownClassError: The folder has a class that the model does not know.
-    """
-    splits = scan_folder(folder, bundle.preprocessing.channels)
-    samples = splits.get("all") or splits.get("test") or splits.get("val") or splits["train"]
-    unknown = tuple(c for c, n in samples.counts().items() if n and c not in bundle.classes)
-    if unknown:
-        raise UnknownClassError(names=unknown, classes=bundle.classes, place=folder)
-    labels = tuple(bundle.classes.index(samples.classes[label]) for label in samples.labels)
-    return replace(samples, labels=labels, classes=bundle.classes)
+def _samples(bundle: Bundle, place: str | None, told: Say) -> Samples:
+    if place is None:
+        return own_images(bundle, told)
+    return labelled(bundle, place, objective_of_bundle(bundle).goals, told)
 
 
 def judge(
     bundle: Bundle, samples: Samples, *, workers: int, say: Say = lambda _line: None
-) -> tuple[Score, dict[str, Score]]:
-    """Return the score of all samples, and of each class that has any."""
-    logits, labels = logits_of(bundle, samples, workers=workers, say=say)
-    loss = build_loss(bundle.task)
-    by_class = {}
-    for index, name in enumerate(bundle.classes):
-        mine = labels == index
-        if bool(mine.any()):
-            by_class[name] = _score(bundle.task, loss, logits[mine], labels[mine])
-    return _score(bundle.task, loss, logits, labels), by_class
+) -> Judged:
+    """Return the score of all samples, and of each class."""
+    model, source = _opened(bundle, samples, workers, say)
+    device = next(model.parameters()).device
+    objective = objective_of_bundle(bundle, device)
+    return judged.judge(model, source, objective=objective, batch_size=bundle.chunk_size)
 
 
 def logits_of(
     bundle: Bundle, samples: Samples, *, workers: int, say: Say = lambda _line: None
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the model says of samples, and their labels; its frozen part by way of the store.
+    """Return what the model with one output says of samples, and what it is compared with.
 
     Shape:
-        out: (N, logits) and (N,), on the CPU
+        out: (N, logits) and (N, ...), on the CPU
     """
+    model, source = _opened(bundle, samples, workers, say)
+    computed = list(predict(model, source, batch_size=bundle.chunk_size))
+    logits, targets = zip(*computed, strict=True)
+    return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+
+
+def _opened(
+    bundle: Bundle, samples: Samples, workers: int, say: Say
+) -> tuple[CompiledModel, Source]:
+    """Return the model and the rows it reads; its frozen part comes by way of the store."""
     exactly()
     keep_freed_memory()
     device = torch.device(available_devices()[0])
@@ -103,12 +111,25 @@ def logits_of(
     recipe = bundle.recipe.model_copy(update={"run": machine})
     precision = bundle.record.get("precision")
     features = SourceBuilder(recipe, bundle.preprocessing, model, device, say, precision)
-    source = features.sources({"images": samples})["images"]
-    computed = predict(model, source, batch_size=bundle.chunk_size)
-    return torch.cat([logits.cpu() for logits, _ in computed]), source.labels
+    return model, features.sources({"images": samples})["images"]
 
 
-def _score(task: str, loss: object, logits: torch.Tensor, labels: torch.Tensor) -> Score:
-    assert callable(loss)
-    correct = int((predicted(task, logits) == labels).sum())
-    return Score(float(loss(logits, labels)), correct, len(labels))
+def _show_classes(output: str, classes: Sequence[ClassScore]) -> None:
+    columns = ("class", "correct", "n", "recall", "precision", "f1")
+    there = [one for one in classes if one.count or one.taken]
+    rows = [
+        (one.name, one.right, one.count, *map(_percent, (one.recall, one.precision, one.f1)))
+        for one in there
+    ]
+    table(output, columns, rows)
+
+
+def _show_confusion(classes: Sequence[ClassScore], matrix: Sequence[Sequence[int]]) -> None:
+    there = [place for place, one in enumerate(classes) if one.count or one.taken]
+    columns = ("taken for", *(classes[place].name for place in there))
+    rows = [(classes[i].name, *(matrix[i][j] for j in there)) for i in there]
+    table("confusion: a row is what it is", columns, rows)
+
+
+def _percent(share: float) -> str:
+    return "" if share != share else f"{100 * share:.1f} %"  # nan: a share of nothing

@@ -202,12 +202,12 @@ class Stages:
 
     def of(self, name: str) -> tuple[str, int]:
         """Return the stage of a parameter, and how many stages it is away from the classifier."""
-        at = self._index_of(name)
+        at = self._index[self.vertex_of(name)]
         behind = [stage for stage, end in self.ends.items() if at <= end]
         return (min(behind, key=lambda s: self.ends[s]), len(behind)) if behind else (HEAD, 0)
 
-    def _index_of(self, name: str) -> int:
-        """Return the place in the computation of the vertex that a parameter belongs to."""
-        while name not in self._index and "." in name:
+    def vertex_of(self, name: str) -> str:
+        """Return the vertex that a parameter belongs to."""
+        while name not in self._index:
             name = name.rpartition(".")[0]
-        return self._index.get(name, 0)
+        return name

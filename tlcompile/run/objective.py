@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tlcompile.bundle import Bundle
 from tlcompile.data.samples import Samples, class_counts
 from tlcompile.errors.data import UnknownClassError
 from tlcompile.errors.training import UnknownMetricError
@@ -219,3 +220,9 @@ def monitor_of(recipe: Recipe, objective: Objective, *, judged: bool) -> str:
 
 def _width(objective: Objective) -> int | None:
     return objective.goals[""].width if "" in objective.goals else None
+
+
+def objective_of_bundle(bundle: Bundle, device: torch.device | str = "cpu") -> Objective:
+    """Return what a finished run was judged by."""
+    outputs = bundle.record.get("outputs", {})
+    return objective_of(bundle.recipe, bundle.classes, None, device, outputs)

@@ -26,11 +26,12 @@ from tlcompile.run.mixing import mixed_rows, with_mixed_images
 from tlcompile.run.objective import monitor_of
 from tlcompile.run.regularise import after_step_of, average_of, before_step_of
 from tlcompile.run.splits import Say, Splits, check_readable
+from tlcompile.store.store import Store
 from tlcompile.training.compute import Compute, choose_precision
 from tlcompile.training.loop import PhaseTrainer, Settings
 from tlcompile.training.objective import Objective
 from tlcompile.training.optim import Optimizers, has_fused
-from tlcompile.training.proof import FreezeProof
+from tlcompile.training.proof import FreezeProof, refuse_ungrouped
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.schedule import build_schedule
 from tlcompile.training.state import TrainingState
@@ -138,7 +139,7 @@ class Phases:
         recipe, model = self.recipe.phases()[index], self.models[index]
         trained = moving(self.models[:index]) if index else frozenset()
         own = bool(model.boundary) and not model.frozen.tensors.isdisjoint(trained)
-        with own_store(self.folder) if own else contextlib.nullcontext() as store:
+        with self._own_store() if own else contextlib.nullcontext() as store:
             builder = SourceBuilder(
                 recipe, self.opened.preprocessing, model, self.device, self.say,
                 self.precision, own=store, digests=self.digests,
@@ -153,6 +154,16 @@ class Phases:
                 self.precision = builder.precision
                 if len(self.told) == index:
                     self.told.append(builder.told)
+
+    @contextlib.contextmanager
+    def _own_store(self) -> Iterator[Store]:
+        """Give all ranks one store of the run's own; the first makes it, and removes it last."""
+        with contextlib.ExitStack() as stack:
+            with self.ranks.first_goes_first():
+                shared = not self.ranks.is_first
+                store = stack.enter_context(own_store(self.folder, shared=shared))
+            yield store
+            self.ranks.barrier()
 
     def say_shared(self) -> None:
         """Say which images two splits share: these judge what was learned by heart."""
@@ -193,6 +204,7 @@ class Phases:
         compute = Compute(precision, self.device, compiled=recipe.run.compile)
         compute.prepare(model)
         groups = groups_of(recipe, model)
+        refuse_ungrouped(model, groups)
         schedule = tune.schedule.options()
         samples = self.splits.train
         return PhaseTrainer(

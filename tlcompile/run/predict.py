@@ -6,34 +6,45 @@ import argparse
 import csv
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from tlcompile.bundle import Bundle, load_bundle
 from tlcompile.data.folder import ENDINGS, file_samples
 from tlcompile.data.loading import load_images
-from tlcompile.durable.files import write_file
+from tlcompile.durable.files import make_folder, write_file
 from tlcompile.errors.data import NoImagesError
 from tlcompile.errors.finding import MissingImageError
 from tlcompile.features.hard import EXACT, open_prefix
 from tlcompile.features.prefix import chunks_of
 from tlcompile.features.sources import trainable
 from tlcompile.recipe.finished import find_run
+from tlcompile.run.answers import as_data, cells, columns, worded
 from tlcompile.run.device import available_devices, exactly
 from tlcompile.run.freed_memory import keep_freed_memory
+from tlcompile.run.objective import objective_of_bundle
 from tlcompile.run.say import progress, say, table
 from tlcompile.run.splits import naming_all_bad
-from tlcompile.training.losses import probabilities
+from tlcompile.training.goal import Goal
+
+Goals = Mapping[str, Goal]
+Meanings = Mapping[str, Tensor]  # by output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the arguments."""
     parser.add_argument("run", help="a run's folder, or a unique prefix of its name")
     parser.add_argument("images", nargs="+", help="image files, or folders of images")
-    parser.add_argument("--out", metavar="FILE.csv", help="also write every probability")
+    parser.add_argument(
+        "--out",
+        metavar="FILE.csv|FOLDER",
+        help="also write every probability or number; of segmentation a PNG an image into a folder",
+    )
     parser.add_argument("--json", action="store_true", help="print data instead of a table")
     parser.add_argument("--workers", type=int, default=2, help="threads that decode images")
 
@@ -41,23 +52,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Print one line an image."""
     bundle = load_bundle(find_run(options.run))
+    goals = objective_of_bundle(bundle).goals
     paths = find_images(options.images)
     with naming_all_bad(list(map(str, paths)), options.workers):
-        chances = predict_images(bundle, paths, workers=options.workers)
-    rows = [(str(path), *best_of(bundle, row)) for path, row in zip(paths, chances, strict=True)]
-    if options.out:
-        write_file(Path(options.out), _csv(bundle, paths, chances))
+        found = predict_images(bundle, paths, workers=options.workers)
+    each = [{name: found[name][i] for name in goals} for i in range(len(paths))]
+    maps = goals[""].task == "segmentation" if "" in goals else False
+    written = _write_masks(Path(options.out), paths, found[""]) if options.out and maps else []
+    if options.out and not maps:
+        write_file(Path(options.out), _csv(goals, paths, each))
     if options.json:
-        say(json.dumps([_as_data(bundle, p, c) for p, c in zip(paths, chances, strict=True)]))
+        data = [_as_data(goals, path, one) for path, one in zip(paths, each, strict=True)]
+        for one, mask in zip(data, written, strict=False):
+            one["mask"] = str(mask)
+        say(json.dumps(data))
     else:
-        table("", ("image", "class", "probability"), rows)
+        _show(goals, paths, each)
     return 0
 
 
-def best_of(bundle: Bundle, chances: Tensor) -> tuple[str, str]:
-    """Return the most likely class and its probability."""
-    index = int(chances.argmax())
-    return bundle.classes[index], f"{float(chances[index]):.3f}"
+def _show(goals: Goals, paths: Sequence[Path], each: Sequence[Meanings]) -> None:
+    sure = {"segmentation": "share", "regression": ""}
+    heads = ["image"]
+    for name, goal in goals.items():
+        what = "values" if goal.task == "regression" else "class"
+        heads += [name or what, sure.get(goal.task, "probability")]
+    rows = [
+        (str(path), *(cell for n, goal in goals.items() for cell in worded(goal, one[n])))
+        for path, one in zip(paths, each, strict=True)
+    ]
+    # A number has no probability beside it.
+    kept = [i for i, head in enumerate(heads) if head]
+    table("", [heads[i] for i in kept], [tuple(row[i] for i in kept) for row in rows])
 
 
 def find_images(names: Sequence[str]) -> list[Path]:
@@ -83,11 +109,11 @@ def find_images(names: Sequence[str]) -> list[Path]:
     return found
 
 
-def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Tensor:
-    """Return the probabilities of every image.
+def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Meanings:
+    """Return what every image means, by output; the only one is called "".
 
     Shape:
-        out: (N, classes), on the CPU
+        out: as `Goal.meaning`, on the CPU
     """
     channels = bundle.preprocessing.channels
     names = tuple(map(str, paths))
@@ -96,30 +122,53 @@ def predict_images(bundle: Bundle, paths: Sequence[Path], *, workers: int) -> Te
     keep_freed_memory()
     device = torch.device(available_devices()[0])
     model = bundle.model.to(device).eval()
+    goals = objective_of_bundle(bundle, device).goals
     precision = bundle.record.get("precision", EXACT)  # as the trainable part has learned
     size, count = bundle.chunk_size, len(paths)
     prefix = open_prefix(model, size, precision, device, images=count)
-    parts = []
+    parts: dict[str, list[Tensor]] = {name: [] for name in goals}
     with progress("images", len(paths)) as advance:
         for chunk in chunks_of(range(len(paths)), prefix.chunk_size):
             images = load_images(samples, chunk, bundle.preprocessing, workers=workers)
             with torch.no_grad():
-                logits = model.suffix(*trainable(prefix(images)))
-            parts.append(probabilities(bundle.task, logits).cpu())
+                outputs = model.suffix(*trainable(prefix(images)))
+            for name, goal in goals.items():
+                parts[name].append(goal.meaning(outputs[name] if name else outputs).cpu())
             advance(len(chunk))
-    return torch.cat(parts)
+    return {name: torch.cat(tensors) for name, tensors in parts.items()}
 
 
-def _csv(bundle: Bundle, paths: Sequence[Path], chances: Tensor) -> bytes:
+def _csv(goals: Goals, paths: Sequence[Path], each: Sequence[Meanings]) -> bytes:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(("image", "class", *bundle.classes))
-    for path, row in zip(paths, chances.tolist(), strict=True):
-        best = bundle.classes[row.index(max(row))]
-        writer.writerow((path, best, *(f"{chance:.6f}" for chance in row)))
+    named = [f"{n}/{c}" if n else c for n, goal in goals.items() for c in columns(goal)]
+    writer.writerow(("image", *named))
+    for path, one in zip(paths, each, strict=True):
+        writer.writerow(
+            (path, *(cell for n, goal in goals.items() for cell in cells(goal, one[n])))
+        )
     return text.getvalue().encode()
 
 
-def _as_data(bundle: Bundle, path: Path, chances: Tensor) -> dict[str, object]:
-    named = dict(zip(bundle.classes, chances.tolist(), strict=True))
-    return {"image": str(path), "class": max(named, key=named.__getitem__), "probabilities": named}
+def _write_masks(folder: Path, paths: Sequence[Path], masks: Tensor) -> list[Path]:
+    """Write each map of classes as a grey PNG, as large as the model has seen the image.
+
+    Images of one name get a number behind it.
+    """
+    make_folder(folder)
+    taken: dict[str, int] = {}
+    written = []
+    for path, mask in zip(paths, masks, strict=True):
+        taken[path.stem] = taken.get(path.stem, 0) + 1
+        number = f"-{taken[path.stem]}" if taken[path.stem] > 1 else ""
+        written.append(folder / f"{path.stem}{number}.png")
+        data = io.BytesIO()
+        Image.fromarray(mask.numpy()).save(data, format="PNG")
+        write_file(written[-1], data.getvalue())
+    return written
+
+
+def _as_data(goals: Goals, path: Path, one: Meanings) -> dict[str, Any]:
+    if "" in goals:
+        return {"image": str(path), **as_data(goals[""], one[""])}
+    return {"image": str(path), "outputs": {n: as_data(g, one[n]) for n, g in goals.items()}}

@@ -79,7 +79,7 @@ def refuse_other_classes(
     Raises:
         OtherClassesError: Other names, or the same in another order.
     """
-    if recipe.base.run is None or not _keeps_classifier(model):
+    if recipe.base.run is None or not keeps_classifier(model):
         return
     run = read_run(find_run(recipe.base.run))
     found = classes or known_names(recipe, run.classes)
@@ -92,7 +92,7 @@ def refuse_other_classes(
     raise error.at(recipe.where(key))
 
 
-def _keeps_classifier(model: CompiledModel) -> bool:
+def keeps_classifier(model: CompiledModel) -> bool:
     """Tell whether the last vertex with parameters is the base's own."""
     owners = [row for row in model.summary.vertices if row.num_parameters]
     return bool(owners) and owners[-1].origin == "kept"

@@ -212,6 +212,27 @@ def _find(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
     return found
 
 
+def open_place(
+    recipe: Recipe, place: str, channels: int, say: Say, classes: tuple[str, ...] | None = None
+) -> Samples:
+    """Return the images of another folder or table, which is read as the recipe's own data are.
+
+    Args:
+        recipe: Says what is to be predicted, and from which columns.
+        place: A folder, or a CSV.
+        channels: 3 for RGB, 1 for grey.
+        say: Takes lines for the user.
+        classes: Of masks, in the order of their values.
+    """
+    kind = "csv" if Path(place).suffix == ".csv" else "folder"
+    own = dict.fromkeys(("folder", "csv", "dataset", "huggingface"))
+    data = recipe.data.model_copy(
+        update={**own, kind: place, "split": Split(), "classes": classes}
+    )
+    found = _find(recipe.model_copy(update={"data": data}), channels, say)
+    return found.get("all") or found.get("test") or found.get("val") or found["train"]
+
+
 def _table(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
     data, path = recipe.data, str(recipe.data.csv)
     return scan_table(

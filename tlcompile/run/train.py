@@ -6,6 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from tlcompile.run.fingerprint import fingerprint_of
 from tlcompile.run.folder import add_row, begin, resolved, write_confusion, write_record
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.groups import base_rate
+from tlcompile.run.live import live
 from tlcompile.run.objective import monitor_of, objective_of, outputs_record
 from tlcompile.run.phases import Phases, models_of
 from tlcompile.run.plan import make_plan
@@ -37,9 +39,10 @@ from tlcompile.run.refuse import (
 from tlcompile.run.refuse_rates import refuse_unfit_rates, refuse_without_validation
 from tlcompile.run.regularise import refuse_idle_regularisers
 from tlcompile.run.saving import Saving, load_into
-from tlcompile.run.say import progress
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
+from tlcompile.run.tracking.following import Following, refuse_missing_trackers
+from tlcompile.run.trust import tell_curves, warn_of_start, warn_of_unmoved
 from tlcompile.training.judged import Judged, judge
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
 from tlcompile.training.proof import FreezeProof
@@ -98,6 +101,8 @@ def train_recipe(
         StoppedError: A signal asked for it; what is done so far is saved.
     """
     started = time.perf_counter()
+    following = Following(folder, recipe, say, writes=ranks.is_first)
+    say = following.say
     device = ranks.device(choose_device(recipe).type)
     exactly()
     keep_freed_memory()
@@ -134,31 +139,33 @@ def train_recipe(
     phases.say_shared()
     if not saving.resume(never_anew=never_anew) and ranks.is_first:
         begin(folder, recipe, plan, models[0].tensors(), objective)
-    proofs = _train(phases, saving, say, on_epoch)
-    best = phases.state.history[phases.state.best or 0]
-    record = {
-        **_record(recipe, opened, phases, best),
-        "base": started_from,
-        "precision": phases.precision,
-        "features": phases.told[0] if len(models) == 1 else phases.told,
-        "seconds": round(time.perf_counter() - started, 3),
-        "freeze_proof": proofs[0] if len(proofs) == 1 else proofs,
-        **environment(device),
-    }
-    model = models[0]
-    if ranks.is_first:
-        last = {**record, "weights_of": "last epoch"}
-        save_bundle(folder / "last", model, resolved(recipe), last)
-    assert saving.best is not None
-    load_into(model, saving.best)
-    record["val"] = _judge_classes(phases)
-    record["test"] = _test_once(phases, say)
-    model.hold_freeze()
-    if ranks.is_first:
-        best_one = {**record, "weights_of": "best epoch"}
-        save_bundle(folder / "bundle", model, resolved(recipe), best_one)
-        write_record(folder, {**record, "state": "finished"})
-        saving.clear()
+    with following.open(state):
+        proofs = _train(phases, saving, following, on_epoch)
+        best = phases.state.history[phases.state.best or 0]
+        record = {
+            **_record(recipe, opened, phases, best),
+            "base": started_from,
+            "precision": phases.precision,
+            "features": phases.told[0] if len(models) == 1 else phases.told,
+            "seconds": round(time.perf_counter() - started, 3),
+            "freeze_proof": proofs[0] if len(proofs) == 1 else proofs,
+            "curves": tell_curves(state, say),
+            **environment(device),
+        }
+        model = models[0]
+        if ranks.is_first:
+            last = {**record, "weights_of": "last epoch"}
+            save_bundle(folder / "last", model, resolved(recipe), last)
+        assert saving.best is not None
+        load_into(model, saving.best)
+        record["val"] = _judge_classes(phases)
+        record["test"] = _test_once(phases, say)
+        model.hold_freeze()
+        if ranks.is_first:
+            best_one = {**record, "weights_of": "best epoch"}
+            save_bundle(folder / "bundle", model, resolved(recipe), best_one)
+            write_record(folder, {**record, "state": "finished"})
+            saving.clear()
     return RunResult(model.eval(), phases.state.history, best, record)
 
 
@@ -167,6 +174,7 @@ def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
     if base is None:
         refuse_other_data(recipe)
     refuse_no_data(recipe)
+    refuse_missing_trackers(recipe)
 
 
 def _digests(recipe: Recipe, splits: Splits) -> dict[str, Keys]:
@@ -184,7 +192,10 @@ def _digests(recipe: Recipe, splits: Splits) -> dict[str, Keys]:
 
 
 def _train(
-    phases: Phases, saving: Saving, say: Say, on_epoch: Callable[[EpochRow, bool], None]
+    phases: Phases,
+    saving: Saving,
+    following: Following,
+    on_epoch: Callable[[EpochRow, bool], None],
 ) -> list[str]:
     """Train what is left of every phase; return the proof of each.
 
@@ -196,12 +207,15 @@ def _train(
         index = state.phase
         model = phases.models[index]
         proof = saving.proof or FreezeProof.take(model, _name_of_phase(phases))
+        following.event("phase begins", phase=phases.names()[index])
         with phases.open(index, proof) as trainer:
             saving.began(trainer, proof)
             with stopping() as stop:
-                _train_phase(trainer, saving, stop, on_epoch)
+                _train_phase(trainer, saving, following, stop, on_epoch)
         saving.proofs.append(proof.check(model))
-        say(f"freeze proof: {saving.proofs[-1]}")
+        following.say(f"freeze proof: {saving.proofs[-1]}")
+        warn_of_unmoved(proof, model, following.say)
+        following.event("phase ends", phase=phases.names()[index])
         with stopping():  # a commit that has begun ends
             saving.finish_phase(restore_best=phases.restores_best(index))
     return saving.proofs
@@ -210,27 +224,32 @@ def _train(
 def _train_phase(
     trainer: PhaseTrainer,
     saving: Saving,
+    following: Following,
     stop: Stop,
     on_epoch: Callable[[EpochRow, bool], None],
 ) -> None:
     ranks = trainer.ranks
-    trainer.between = partial(stop.check, "the last checkpoint")
-    with progress(f"epochs of {trainer.settings.name}", trainer.settings.epochs) as advance:
-        advance(trainer.state.epoch)
+    if trainer.ranks.world == 1:  # ranks stop together, behind a step
+        trainer.between = partial(stop.check, "the last checkpoint")
+    state = trainer.state
+    with live(trainer) as show:
         for event in trainer.run():
+            show(event)
+            following.look()
+            warn_of_start(state, trainer.objective, trainer.model, following.say)
             if isinstance(event, EpochDone):
                 saving.note_best(event)
                 saving.save()
                 if ranks.is_first:
                     add_row(saving.folder, event.row, trainer.objective)
-                advance(1)
+                following.epoch(event.row)
+                trainer.proof.refuse_unreached()
                 on_epoch(event.row, event.is_best)
             # Ranks stop and save after the same step, whichever of them was told to.
             asked = ranks.largest(stop.asked or 0)
             if isinstance(event, Stepped) and (asked or ranks.largest(saving.is_due())):
                 saving.save()
             if asked:
-                state = trainer.state
                 stop.ask(asked)
                 stop.check(f"a checkpoint of epoch {len(state.history) + 1}, step {state.step}")
 

@@ -121,6 +121,19 @@ class Goal:
         """Return the most likely class of each sample or pixel, or the labels that are present."""
         return predicted(self.task, logits)
 
+    def meaning(self, outputs: Any) -> Tensor:
+        """Return what outputs say: probabilities, numbers in their own units, or maps of classes.
+
+        Shape:
+            out: (N, classes), (N, T), or (N, H, W) uint8
+        """
+        logits = self.logits(outputs)
+        if self.task == "regression":
+            return self.unscaled(logits)
+        if self.task == "segmentation":
+            return self.predicted(logits).to(torch.uint8)
+        return probabilities(self.task, logits)
+
     # Metrics
 
     def metric(self, name: str) -> Any:

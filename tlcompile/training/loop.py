@@ -173,6 +173,10 @@ class PhaseTrainer:
         patience = settings.patience
         return state.epoch >= settings.epochs or (patience is not None and state.waited >= patience)
 
+    def steps_an_epoch(self) -> int:
+        """Return how many steps an epoch has."""
+        return math.ceil(len(self._plan(len(self.state.history))) / self.settings.accumulate)
+
     def tensors(self) -> dict[str, Tensor]:
         """Return what belongs to the phase beside the model's own tensors, by name."""
         parts: dict[str, _HasTensors | None] = self._parts()
@@ -275,8 +279,7 @@ class PhaseTrainer:
         """Judge the weights, and count the epoch."""
         state, settings = self.state, self.settings
         start = time.perf_counter()
-        steps = math.ceil(len(self._plan(len(state.history))) / settings.accumulate)
-        self._set_rates(steps, 0)
+        self._set_rates(self.steps_an_epoch(), 0)
         lr = next(iter(self.optimizers.rates().values()))
         self.ranks.same_buffers(self.step.buffers.values())
         if self.average is not None:

@@ -214,9 +214,3 @@ def build_optimizer(
     group = {"params": [p for _, p in parameters], "names": [n for n, _ in parameters]}
     optimizer: torch.optim.Optimizer = build([group], lr=lr, **options)
     return optimizer
-
-
-def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
-    """Set the learning rate of every group."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr

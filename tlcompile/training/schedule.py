@@ -161,29 +161,3 @@ SCHEDULES: dict[str, Callable[..., float]] = {
     "one_cycle": _one_cycle,
     "plateau": _plateau,
 }
-
-
-def rate_factor(
-    name: Literal["constant", "cosine", "step"],
-    epoch: int,
-    epochs: int,
-    *,
-    every: int = 1,
-    gamma: float = 1.0,
-) -> float:
-    """Return the factor of the learning rate in an epoch.
-
-    Args:
-        name: constant; cosine: half a cosine from 1 towards 0; step: gamma after every `every`.
-        epoch: Counts from 0.
-        epochs: All of them.
-        every: Epochs between two steps.
-        gamma: Factor at each step.
-    """
-    match name:
-        case "constant":
-            return 1.0
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * epoch / epochs))
-        case "step":
-            return float(gamma ** (epoch // every))

@@ -54,10 +54,13 @@ class Following:
         folder: The run's own.
         recipe: What the user asked for.
         say: Takes lines for the user.
+        writes: Whether this process does; of several ranks the first.
     """
 
-    def __init__(self, folder: Path, recipe: Recipe, say: Callable[[str], None]) -> None:
-        self.folder, self.recipe, self._say = folder, recipe, say
+    def __init__(
+        self, folder: Path, recipe: Recipe, say: Callable[[str], None], *, writes: bool = True
+    ) -> None:
+        self.folder, self.recipe, self._say, self._writes = folder, recipe, say, writes
         self._trackers: dict[str, Tracker] = {}
         self._state: TrainingState | None = None
         self._halvings = 0
@@ -94,6 +97,8 @@ class Following:
     def event(self, kind: str, **facts: Any) -> None:
         """Write down what happened, with the time, the epoch and the step that were running."""
         state = self._state
+        if not self._writes:
+            return
         if state is None:
             self._before.append((kind, facts))
             return
@@ -122,7 +127,7 @@ class Following:
         known = _read_names(self.folder / NAMES)
         recipe, epochs = resolved(self.recipe), len(state.history)
         names: dict[str, str | None] = {}
-        for name in self.recipe.run.track:
+        for name in self.recipe.run.track if self._writes else ():
             run = Followed(self.folder, recipe, epochs, known.get(name))
             self._trackers[name] = TRACKERS[name]()
             self._guarded(name, lambda tracker: names.update({name: tracker.begin(run)}))  # noqa: B023, called now

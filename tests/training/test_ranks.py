@@ -1,0 +1,182 @@
+"""Two processes with gloo train what one process trains on the same global batch."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import on_ranks
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from tlcompile.training.ranks import ALONE, Ranks, is_rank, join_ranks
+
+TESTS = Path(__file__).parent.parent
+
+
+class Two:
+    """What two processes left."""
+
+    def __init__(self, folder: Path) -> None:
+        self.told = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
+        self.tensors = [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
+
+    def weights(self, case: str, rank: int = 0) -> dict[str, Tensor]:
+        found = self.tensors[rank].items()
+        return {n.removeprefix(f"{case}/"): t for n, t in found if n.startswith(f"{case}/")}
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
+    folder = tmp_path_factory.mktemp("ranks")
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    started = []
+    for rank in range(2):
+        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost",
+               "MASTER_PORT": port, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
+               "OMP_NUM_THREADS": 1}  # fmt: skip
+        environment = os.environ | {name: str(value) for name, value in own.items()}
+        words = [sys.executable, "-W", "error", on_ranks.__file__, str(folder)]
+        started.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
+    for process in started:
+        _, errors = process.communicate(timeout=120)
+        assert process.returncode == 0, errors
+    return Two(folder)
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    assert one
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def alone(case: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:
+    states, rows = on_ranks.trained(case, ALONE)
+    return {name.removeprefix(f"{case}/"): tensor for name, tensor in states.items()}, rows
+
+
+# One process
+
+
+def test_one_process_has_everything_to_itself() -> None:
+    assert ALONE.part(range(5)) == range(5)
+    assert ALONE.share(5, 5) == 1
+    module = torch.nn.Linear(2, 2)
+    assert ALONE.wrap(module) is module
+    assert ALONE.first_says({"a": 1}) == {"a": 1}
+    assert ALONE.largest(True) == 1
+    assert ALONE.device("cuda") == torch.device("cuda")
+    ALONE.barrier()
+    ALONE.close()
+
+
+def test_a_process_is_a_rank_where_the_environment_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name, raising=False)
+    assert not is_rank()
+    assert join_ranks() is ALONE
+    monkeypatch.setenv("RANK", "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    assert not is_rank(), "torchrun with one process"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert is_rank()
+
+
+@pytest.mark.parametrize("count", range(1, 20))
+@pytest.mark.parametrize("world", [1, 2, 3, 8])
+@pytest.mark.parametrize("least", [1, 2])
+def test_parts_are_the_batch_in_order_and_as_even_as_can_be(
+    count: int, world: int, least: int
+) -> None:
+    parts = [Ranks(rank, world).part(range(count), least) for rank in range(world)]
+    assert [sample for part in parts for sample in part] == list(range(count))
+    sizes = [len(part) for part in parts if part]
+    assert max(sizes) - min(sizes) <= 1
+    assert count < least or min(sizes) >= least
+    if count >= least * world:
+        assert len(sizes) == world, "nobody is idle without need"
+
+
+def test_each_rank_uses_its_own_gpu() -> None:
+    assert Ranks(5, 8, local=1).device("cuda") == torch.device("cuda", 1)
+    assert Ranks(5, 8, local=1).device("cpu") == torch.device("cpu")
+
+
+def test_shares_make_the_mean_over_all_samples() -> None:
+    sizes = [4, 4, 3]  # of three ranks
+    values = torch.arange(11.0).split(sizes)
+    averaged = sum(
+        part.mean() * Ranks(rank, 3).share(len(part), 11) for rank, part in enumerate(values)
+    )
+    assert float(averaged / 3) == pytest.approx(5.0, abs=1e-6)  # type: ignore[operator]
+
+
+# Two processes
+
+
+def test_ranks_tell_each_other(two: Two) -> None:
+    first, second = (told["talk"] for told in two.told)
+    assert first["says"] == second["says"] == {"from": 0}
+    assert first["sum"] == second["sum"] == {"count": 7, "x": 1.0}
+    assert first["largest"] == second["largest"] == 5
+    assert first["buffer"] == second["buffer"] == 1
+    assert first["gathered"] == {"of 0": 0, "of 1": 1}
+    assert first["parts"] == [[0, 1, 2, 3], [0, 1], [0, 1, 2]]
+    assert second["parts"] == [[4, 5, 6, 7], [2, 3, 4], []]
+
+
+@pytest.mark.parametrize(
+    ("case", "tolerance"), [("linear", 1e-6), ("convolution", 1e-4), ("pieces", 1e-4)]
+)
+def test_two_processes_learn_what_one_learns(two: Two, case: str, tolerance: float) -> None:
+    weights, _ = alone(case)
+    assert difference(two.weights(case), weights) <= tolerance
+    start = on_ranks.model_of(case).state_dict()
+    assert difference(weights, dict(start)) > 0.01, "nothing was learned: the test shows nothing"
+
+
+@pytest.mark.parametrize("case", on_ranks.CASES)
+def test_ranks_end_with_the_same_weights(two: Two, case: str) -> None:
+    one, other = (two.weights(case, rank) for rank in range(2))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("case", ["linear", "convolution"])
+def test_scores_are_those_of_all_samples(two: Two, case: str) -> None:
+    _, rows = alone(case)
+    assert len(rows) == on_ranks.EPOCHS
+    for row, told in zip(rows, two.told[0][case], strict=True):
+        for split, count in (("train", on_ranks.TRAIN), ("val", on_ranks.VAL)):
+            assert told[split]["count"] == row[split]["count"] == count
+            assert told[split]["correct"] == row[split]["correct"]
+            assert told[split]["loss"] == pytest.approx(row[split]["loss"], abs=1e-6)
+
+
+@pytest.mark.parametrize("case", ["dropout", "batch norm"])
+def test_what_the_plan_says_differs_does_differ(two: Two, case: str) -> None:
+    weights, _ = alone(case)
+    assert difference(two.weights(case), weights) > 1e-3
+
+
+def test_ranks_that_are_resumed_end_equal_to_the_bit(two: Two) -> None:
+    """In the middle of an epoch, with each rank's own sums and running statistics."""
+    straight, resumed = two.weights("batch norm"), two.weights("resumed batch norm")
+    assert all(torch.equal(straight[name], resumed[name]) for name in straight)
+    rows, again = two.told[0]["batch norm"], two.told[0]["resumed rows"]
+    for row, other in zip(rows[1:], again, strict=True):
+        assert {**row, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_only_what_trains_is_sent(two: Two) -> None:
+    model = on_ranks.model_of("convolution")
+    assert two.told[0]["sent"] == sum(p.numel() for _, p in model.trainable())
+    assert two.told[0]["sent"] < sum(p.numel() for p in model.parameters())
