@@ -16,8 +16,9 @@ from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
 from tlcompile.recipe.finished import FILES
-from tlcompile.run.evaluate import _labelled as labelled
 from tlcompile.run.evaluate import judge
+from tlcompile.run.labelled import labelled
+from tlcompile.run.objective import objective_of_bundle
 from tlcompile.run.train import RunResult, train_recipe
 from tlcompile.zoo.bundled import digits_net
 
@@ -135,19 +136,20 @@ def test_a_folder_is_judged_by_the_names_of_its_classes(tmp_path: Path, pictures
     """The model says bees, ants; folders come sorted, and this one has a class only."""
     trained(tmp_path / "run", pictures, data={"classes": ["bees", "ants"]})
     bundle = load_bundle(tmp_path / "run", base=TinyNet())
-    samples = labelled(bundle, str(pictures))
+    goals = objective_of_bundle(bundle).goals
+    samples = labelled(bundle, str(pictures), goals, print)
     assert samples.counts() == {"bees": 6, "ants": 6}
     assert {
         bundle.classes[label]
         for label, path in zip(samples.labels, samples.ids, strict=True)
         if "ants" in Path(path).parts
     } == {"ants"}
-    score, by_class = judge(bundle, samples, workers=1)
-    assert score.count == 12
-    assert list(by_class) == ["bees", "ants"]
+    found = judge(bundle, samples, workers=1)
+    assert found.score.count == 12
+    assert [(one.name, one.count) for one in found.classes[""]] == [("bees", 6), ("ants", 6)]
     only = make_pictures(tmp_path / "more", classes=("ants",), count=3, side=20)
-    score, by_class = judge(bundle, labelled(bundle, str(only)), workers=1)
-    assert list(by_class) == ["ants"]
+    found = judge(bundle, labelled(bundle, str(only), goals, print), workers=1)
+    assert [(one.name, one.count) for one in found.classes[""]] == [("bees", 0), ("ants", 3)]
 
 
 def test_it_loads_without_the_weights_of_its_base(tmp_path: Path) -> None:

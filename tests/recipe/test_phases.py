@@ -109,7 +109,7 @@ PHASES = TEXT[TEXT.index("  phases:") :]
         ("name: last", "name: head", "9:14", "two phases have one name: head"),
         (", epochs: 2}", "}", "9:7", "phase last says neither epochs nor until"),
         ("epochs: 3", "epochs: 0", "7:28", "at least 1"),
-        ("freeze: {upto: head}", "freeze: all", "10:28", "everything is frozen"),
+        ("freeze: {upto: head}", "freeze: all", "10:28", "nothing trains"),
         ("freeze: none", "freeze: layr1", "8:27", "did you mean 'layer1'?"),
         ("freeze: none", "freeze: {upto: [stem, steam]}", "8:41", "did you mean 'stem'?"),
         ("freeze: {upto: head}", "freeze: fc", "9:28", "'fc' is replaced by this recipe"),

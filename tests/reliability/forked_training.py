@@ -14,7 +14,7 @@ import signal
 import sys
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -176,11 +176,11 @@ def main(root: Path, shape: str, stops: int, seed: int, signals: list[int]) -> d
     trainings = Trainings(root, shape)
     trainings.stop_often(stops, seed, signals)
     errors = root / "errors"
-    found = asdict(trainings.report)
+    found = vars(trainings.report)
     return {**found, "errors": errors.read_text() if errors.exists() else ""}
 
 
 if __name__ == "__main__":
     place, shape, stops, seed, *numbers = sys.argv[1:]
     found = main(Path(place), shape, int(stops), int(seed), list(map(int, numbers)))
-    print(json.dumps(found))
+    sys.stdout.write(f"{json.dumps(found)}\n")

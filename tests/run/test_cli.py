@@ -110,7 +110,8 @@ def test_train_twice_again_evaluate_predict(
         assert word in told, word
     names = {path.name for path in folder.iterdir()}
     assert names == {
-        "recipe.yaml", "record.json", "plan.txt", "tensors.csv", "metrics.csv", "bundle", "last"
+        "recipe.yaml", "record.json", "plan.txt", "tensors.csv", "metrics.csv", "bundle", "last",
+        "confusion.csv", "events.jsonl",
     }  # fmt: skip
     with (folder / "tensors.csv").open() as file:
         tensors = {row["tensor"]: row for row in csv.DictReader(file)}

@@ -350,7 +350,7 @@ def test_augmented_features_are_the_same_kept_and_live_and_only_while_training(
     assert ending(tmp_path / "kept") == ending(tmp_path / "live")
     assert ending(tmp_path / "kept")["bundle"] != ending(tmp_path / "plain")["bundle"]
     bundle = load_bundle(tmp_path / "live" / "bundle", base=net())
-    score, _ = judge(bundle, judged_by(data, result), workers=0)
+    score = judge(bundle, judged_by(data, result), workers=0).score
     assert score.loss == pytest.approx(result.best.val.loss if result.best.val else 0.0, abs=1e-6)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -18,8 +19,8 @@ from tlcompile.training.groups import Group
 from tlcompile.training.optim import Optimizers
 
 SGD = {"name": "sgd", "lr": 0.5}
-# One of each family that the other suites use, at small sizes.
-MODELS = ("resnet18", "vgg11", "densenet121", "mobilenet_v3_small", "vit_b_16", "swin_t")
+MODELS = ("digits_net", "resnet18", "squeezenet1_0", "vit_b_16")
+ALL_FAMILIES = (*MODELS, "vgg11", "densenet121", "mobilenet_v3_small", "swin_t", "convnext_tiny")
 
 
 def compiled(base: nn.Module | None = None, **sections: Any) -> tuple[Recipe, CompiledModel]:
@@ -58,16 +59,31 @@ EVERYTHING = {
 }
 
 
-@pytest.mark.parametrize("tune", [{}, EVERYTHING], ids=["plain", "everything"])
+def of_the_zoo(name: str, freeze: str, **tune: Any) -> tuple[Recipe, CompiledModel]:
+    made = Recipe.model_validate(
+        {"base": {"model": name}, "freeze": {"upto": [freeze]}, "fine_tune": tune}
+    )
+    return made, prove_recipe(made, num_classes=3)
+
+
+@functools.cache
+def everything(name: str) -> tuple[Recipe, CompiledModel]:
+    return of_the_zoo(name, "none", **EVERYTHING)
+
+
 @pytest.mark.parametrize("name", MODELS)
-def test_groups_are_a_partition_of_what_trains(name: str, tune: dict[str, Any]) -> None:
-    size = 224 if name in ("vit_b_16", "swin_t") else 64
-    for freeze in ("none", "stage2", "head"):
-        made = Recipe.model_validate(
-            {"base": {"model": name, "size": size, "weights": "none"},
-             "freeze": {"upto": [freeze]}, "fine_tune": tune}
-        )  # fmt: skip
-        refuse_no_partition(made, prove_recipe(made, num_classes=3))
+def test_groups_are_a_partition_of_what_trains(name: str) -> None:
+    refuse_no_partition(*everything(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("tune", [{}, EVERYTHING], ids=["plain", "everything"])
+@pytest.mark.parametrize("freeze", ["none", "stage2", "head"])
+@pytest.mark.parametrize("name", ALL_FAMILIES)
+def test_groups_are_a_partition_at_every_freeze_point(
+    name: str, freeze: str, tune: dict[str, Any]
+) -> None:
+    refuse_no_partition(*of_the_zoo(name, freeze, **tune))
 
 
 class Tied(nn.Module):
@@ -87,7 +103,7 @@ class Tied(nn.Module):
         return self.fc(x)
 
 
-@pytest.mark.parametrize("tune", [{}, {**EVERYTHING, "layer_decay": 1.0}], ids=["plain", "all"])
+@pytest.mark.parametrize("tune", [{}, EVERYTHING], ids=["plain", "everything"])
 @pytest.mark.parametrize("base", [*TINY.values(), Tied])
 def test_groups_of_odd_modules_are_a_partition(
     base: Callable[[], nn.Module], tune: dict[str, Any]
@@ -203,11 +219,7 @@ def test_the_rate_of_a_phase_wins_over_that_of_fine_tune() -> None:
 
 
 def resnet18(**tune: Any) -> tuple[Recipe, CompiledModel]:
-    made = Recipe.model_validate(
-        {"base": {"model": "resnet18", "size": 64, "weights": "none"}, "freeze": {"upto": ["none"]},
-         "fine_tune": {"optimizer": SGD, **tune}}
-    )  # fmt: skip
-    return made, prove_recipe(made, num_classes=3)
+    return of_the_zoo("resnet18", "none", optimizer=SGD, **tune)
 
 
 def test_layer_decay_counts_the_stages_from_the_classifier() -> None:
@@ -245,20 +257,13 @@ def test_a_stage_that_loses_its_end_ends_earlier() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_every_parameter_lies_in_the_stage_of_its_vertex(name: str) -> None:
-    made = Recipe.model_validate(
-        {"base": {"model": name, "weights": "none"}, "freeze": {"upto": ["none"]},
-         "fine_tune": {"layer_decay": 0.5}}
-    )  # fmt: skip
-    model = prove_recipe(made, num_classes=3)
+    _, model = everything(name)
     stages = Stages(model)
     names = [name for name, _ in model.trainable()]
     assert all(stages.vertex_of(name) for name in names)
     depths = [stages.of(name)[1] for name in names]
-    assert depths[0] == len(stages.ends) >= 3
+    assert depths[0] == max(depths) == len(stages.ends) >= 2
     assert depths[-1] == 0
-
-
-NORMS = {"stem.weight", "stem.bias"}
 
 
 def decays(*kinds: str, base: nn.Module | None = None) -> set[str]:

@@ -40,10 +40,12 @@ def test_check_and_plan_print_the_documented_keys(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert set(told(capsys, "check", "small.yaml")) == documented("check")
-    plan = told(capsys, "plan", "small.yaml")
+    two = "fine_tune.phases=[{name: a, epochs: 1}, {name: b, epochs: 1}]"
+    plan = told(capsys, "plan", "small.yaml", two)
+    lists = ("vertices", "tensors", "rates", "edges", "boundary")
     inner = {
         f"{key}.{name}"
-        for key in ("vertices", "tensors", "rates", "boundary", "features", "costs", "parameters")
+        for key in (*lists, "features", "costs", "parameters")
         for name in (plan[key][0] if isinstance(plan[key], list) else plan[key])
     }
     assert set(plan) | inner == documented("plan")

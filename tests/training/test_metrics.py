@@ -1,15 +1,13 @@
-"""Accuracy with its interval, losses, and what logits say."""
+"""Scores: intervals, names, words, and which value is better."""
 
 from __future__ import annotations
 
+import json
 import math
 
 import pytest
-import torch
-from torch.nn import functional as F  # noqa: N812
 
-from tlcompile.training.losses import build_loss, predicted, probabilities
-from tlcompile.training.metrics import RISING, Score, improves
+from tlcompile.training.metrics import Score, is_better
 
 # From the quadratic (p - k/n)^2 = z^2 p (1 - p) / n, solved below in another form than metrics.py's.
 Z = 1.959963984540054
@@ -45,41 +43,43 @@ def test_a_score_of_nothing_is_not_a_number() -> None:
     assert all(map(math.isnan, score.interval()))
 
 
-@pytest.mark.parametrize("monitor", RISING)
-def test_every_metric_knows_its_direction(monitor: str) -> None:
-    rising = monitor.endswith("accuracy")
-    assert improves(monitor, 0.6, 0.5) is rising
-    assert improves(monitor, 0.4, 0.5) is not rising
-    assert not improves(monitor, 0.5, 0.5)
-    assert improves(monitor, 0.5, None)
-    assert improves(monitor, 0.5, math.nan)
-    assert not improves(monitor, math.nan, 0.5)
-    assert not improves(monitor, math.nan, None)
-    assert not improves(monitor, 0.505 if rising else 0.495, 0.5, min_delta=0.01)
+@pytest.mark.parametrize("rising", [True, False])
+def test_better_is_higher_or_lower(rising: bool) -> None:
+    def better(value: float, best: float | None, min_delta: float = 0.0) -> bool:
+        return is_better(value, best, rising=rising, min_delta=min_delta)
+
+    assert better(0.6, 0.5) is rising
+    assert better(0.4, 0.5) is not rising
+    assert not better(0.5, 0.5)
+    assert better(0.5, None)
+    assert better(0.5, math.nan)
+    assert not better(math.nan, 0.5)
+    assert not better(math.nan, None)
+    assert not better(0.505 if rising else 0.495, 0.5, min_delta=0.01)
 
 
-def test_losses() -> None:
-    logits, labels = torch.tensor([[2.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), torch.tensor([0, 2])
-    plain = build_loss("classification")(logits, labels)
-    assert float(plain) == pytest.approx(float(-logits.log_softmax(1)[[0, 1], labels].mean()))
-    smooth = build_loss("classification", label_smoothing=0.3)(logits, labels)
-    spread = float(0.7 * plain - 0.3 * logits.log_softmax(1).mean())
-    assert float(smooth) == pytest.approx(spread)
+PARTS = {"species": Score(0.5, 3, 4, {"f1": 0.7}), "grams": Score(0.2, None, 4, {"mae": 3.0})}
+SEVERAL = Score(0.7, None, 4, {}, PARTS)
 
 
-def test_binary() -> None:
-    logits, labels = torch.tensor([[3.0], [-1.0], [0.5]]), torch.tensor([1, 0, 0])
-    value = build_loss("binary")(logits, labels)
-    chance = torch.sigmoid(logits.squeeze(1))
-    assert float(value) == pytest.approx(float(F.binary_cross_entropy(chance, labels.float())))
-    assert predicted("binary", logits).tolist() == [1, 0, 1]
-    table = probabilities("binary", logits)
-    assert table.shape == (3, 2)
-    assert torch.allclose(table.sum(1), torch.ones(3))
-    assert table.argmax(1).tolist() == [1, 0, 1]
+def test_a_value_is_found_by_its_name() -> None:
+    assert SEVERAL.value("loss") == 0.7
+    assert SEVERAL.value("species/accuracy") == 0.75
+    assert SEVERAL.value("species/f1") == 0.7
+    assert SEVERAL.value("grams/mae") == 3.0
+    assert math.isnan(SEVERAL.value("accuracy"))
+    assert math.isnan(SEVERAL.value("height/mae"))
+    assert Score(0.1, None, 2, {"iou": 0.4, "accuracy": 0.9}).value("accuracy") == 0.9
 
 
-def test_classification_says_the_largest() -> None:
-    logits = torch.tensor([[0.0, 2.0, 1.0]])
-    assert predicted("classification", logits).tolist() == [1]
-    assert torch.allclose(probabilities("classification", logits), logits.softmax(1))
+def test_an_accuracy_is_never_told_without_its_interval() -> None:
+    for words in (SEVERAL.headline(), SEVERAL.told(), Score(0.1, 3, 4).headline()):
+        assert "75.0 % (n = 4, 95 % interval" in words
+    assert "grams mae 3.0000 (n = 4)" in SEVERAL.headline()
+    assert SEVERAL.brief() == "loss 0.7000 species/accuracy 0.750 grams/mae 3.000"
+    assert Score(0.1, None, 4).brief() == "loss 0.1000"  # of a loss of the user's own
+
+
+@pytest.mark.parametrize("score", [SEVERAL, *PARTS.values(), Score(1.0, None, 3)])
+def test_a_score_survives_as_plain_data(score: Score) -> None:
+    assert Score.from_data(json.loads(json.dumps(score.as_data()))) == score

@@ -52,8 +52,9 @@ class MissingColumnError(DataError):
     def fix(self) -> str:
         if len(self.columns) == 1 and any(mark in self.columns[0] for mark in ";\t"):
             return "separate the columns by commas: this table has one column alone"
-        first = one_line(self.columns[0]) if self.columns else "image"
-        otherwise = f"name the column: {self.option}: {first}"
+        # The first is most often the one of images, whatever it is called.
+        named = self.columns[-1 if self.option != "data.image" else 0] if self.columns else "NAME"
+        otherwise = f"name the column: {self.option}: {one_line(named)}"
         return did_you_mean(self.name, self.columns, otherwise)
 
 

@@ -25,6 +25,11 @@ class Run(Section):
         "auto: bf16 or fp16 where the hardware is faster with it.",
     )
     compile: bool = Field(False, description="Whether torch.compile speeds up the trainable part.")
+    deterministic: bool = Field(
+        False,
+        description="Take only kernels that compute the same bits every time; slower on a GPU. A CPU "
+        "does so anyway.",
+    )
     micro_batch: Positive | None = Field(
         None,
         description="Images computed at once, in a step; default: a batch. Halved where memory ends.",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from tlcompile.errors.run import NoDeviceError
@@ -35,8 +37,17 @@ def device_type(recipe: Recipe) -> str:
     return available_devices()[0] if recipe.run.device == "auto" else recipe.run.device
 
 
-def exactly() -> None:
-    """Compute in full fp32: TF32 off, and cuDNN's deterministic kernels."""
+def exactly(*, deterministic: bool = False) -> None:
+    """Compute in full fp32: TF32 off, and cuDNN's deterministic kernels.
+
+    Args:
+        deterministic: Refuse every other kernel that may add up in another order, too: torch
+            raises where it has no such kernel for an operation.
+    """
+    if deterministic:
+        # cuBLAS reads it when it starts; any of its two values will do.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
     torch.backends.cuda.matmul.allow_tf32 = False
     torch.backends.cudnn.allow_tf32 = False
     torch.backends.cudnn.deterministic = True

@@ -15,6 +15,7 @@ from tlcompile.model.compiled import CompiledModel, TensorRow, VertexRow
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.costs import Costs, costs_of, feature_bytes, tier_of
 from tlcompile.run.device import device_type
+from tlcompile.run.devices import device_notes
 from tlcompile.run.rates import Edge, RateRow, edges_of, rate_notes, rates_of
 
 
@@ -127,6 +128,7 @@ def make_plan(
             *summary.notes,
             *_pass_note(recipe, model),
             *rate_notes(recipe),
+            *device_notes(recipe, (model, *later)),
             *_first_only(recipe),
         ),
     )

@@ -104,7 +104,7 @@ def train_recipe(
     following = Following(folder, recipe, say, writes=ranks.is_first)
     say = following.say
     device = ranks.device(choose_device(recipe).type)
-    exactly()
+    exactly(deterministic=recipe.run.deterministic)
     keep_freed_memory()
     _refuse_early(recipe, base)
     with ranks.first_goes_first():  # it may have to download

@@ -119,9 +119,8 @@ def read_curves(history: Sequence[Row], *, chance: float, before: float) -> Read
     """
     rows = [row for row in history if row.phase == history[-1].phase]
     if len(rows) < SHORTEST:
-        evidence = f"{len(rows)} epochs" + (
-            " in the last phase" if len(rows) < len(history) else ""
-        )
+        where = " in the last phase" if len(rows) < len(history) else ""
+        evidence = f"{len(rows)} epoch{'s' if len(rows) > 1 else ''}{where}"
         return Reading("too few epochs to tell", evidence, "")
     train = tuple(row.train.loss for row in rows)
     val = tuple(row.val.loss for row in rows if row.val is not None)

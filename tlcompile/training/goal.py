@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softsign
 
 from tlcompile.recipe.tasks import IGNORED, main_metric, metrics_of
 from tlcompile.training.losses import Loss, build_loss, main_logits, predicted, probabilities
@@ -164,15 +165,15 @@ class Goal:
         return c.MulticlassConfusionMatrix(self.width, **options)
 
     def seen_by(self, name: str, logits: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what a metric compares: classes, probabilities, or numbers in their own units."""
+        """Return what a metric compares: classes, ranks, or numbers in their own units."""
         if self.task == "regression":
             numbers = targets.unsqueeze(1) if targets.dim() == 1 else targets
             return self.unscaled(logits), numbers.to(logits.dtype)
         if name in ("auroc", "map"):
-            # In fp32 a sigmoid is 1 above 17: equal chances would upset the order.
+            # The order alone counts: softsign keeps it where a sigmoid is 1 for all above 17.
             exact = logits if logits.device.type == "mps" else logits.double()
-            chances = probabilities(self.task, exact)
-            return (chances[:, 1] if self.task == "binary" else chances), targets
+            ranks = softsign(exact) / 2 + 0.5
+            return (ranks.squeeze(1) if self.task == "binary" else ranks), targets
         if name == "top5":
             return logits, targets
         return self.predicted(logits), targets

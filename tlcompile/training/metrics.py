@@ -119,14 +119,6 @@ class Score:
         return cls(data["loss"], data.get("correct"), data["n"], values, parts)
 
 
-RISING = {"val/accuracy": True, "train/accuracy": True, "val/loss": False, "train/loss": False}
-
-
-def improves(monitor: str, value: float, best: float | None, min_delta: float = 0.0) -> bool:
-    """Tell whether a value is better than the best one; every metric knows its direction."""
-    return is_better(value, best, rising=RISING[monitor], min_delta=min_delta)
-
-
 def is_better(value: float, best: float | None, *, rising: bool, min_delta: float = 0.0) -> bool:
     """Tell whether a value is better than the best one.
 
