@@ -267,7 +267,7 @@ def test_t17_defaults_nobody_wrote_down() -> None:
     assert recipe.base.weights == "default"
     assert (tune.optimizer.name, tune.schedule.name) == ("adamw", "cosine")
     assert (tune.epochs, tune.batch_size, tune.seed) == (10, 32, 42)
-    assert (tune.monitor, tune.early_stop, tune.phases) == ("val/accuracy", None, None)
+    assert (tune.monitor, tune.early_stop, tune.phases) == (None, None, None)
     assert (data.split.val, data.split.seed) == (0.2, 0)
     assert (data.augment.train, recipe.freeze.upto, recipe.task) == (
         (),

@@ -1,7 +1,7 @@
-"""Train in children of a process that has only imported torch; kill them, or ask them to stop.
+"""Train in children of a process that has only imported things; kill them, or ask them to stop.
 
-A script, run by test_killed_training.py and test_polite_stop.py: a fork costs 0.2 s, a new process 3,
-and a process that has computed must not be forked.
+A script, run by test_killed_training.py and test_polite_stop.py: a fork and a run cost 0.3 s, a new
+process 3, and a process that has computed must not be forked.
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torchmetrics.classification
+import torchmetrics.regression  # noqa: F401
+from PIL import Image
 
 from reliability.training_runs import (
     SWEEP,
@@ -32,6 +35,7 @@ from reliability.training_runs import (
 )
 from tlcompile.durable import system
 from tlcompile.errors.resume import StoppedError
+from tlcompile.run import fit  # noqa: F401, Hydra
 from tlcompile.run.signals import ERRORS, stoppable
 
 GRACE = 10.0  # seconds between a signal and the end
@@ -83,7 +87,7 @@ class Trainings:
         code = 1
         try:
             os.setpgid(0, 0)
-            sys.stdout = (self.root / f"{name}.out").open("a", buffering=1)
+            sys.stdout = sys.stderr = (self.root / f"{name}.out").open("a", buffering=1)
             save_after_each_step()
             note_places(self.root / f"{name}.places")
             said = self.root / f"{name}.said"
@@ -171,6 +175,7 @@ def main(root: Path, shape: str, stops: int, seed: int, signals: list[int]) -> d
     """Return what happened."""
     torch.set_num_threads(1)
     do_not_wait()
+    Image.init()
     if shape != SWEEP:
         pictures(root)
     trainings = Trainings(root, shape)

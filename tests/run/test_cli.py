@@ -124,7 +124,7 @@ def test_train_twice_again_evaluate_predict(
         rows = list(csv.DictReader(file))
     assert [row["epoch"] for row in rows] == ["1", "2"]
     assert set(rows[0]) == {"epoch", "phase", "train/loss", "train/accuracy", "val/loss",
-                            "val/accuracy", "lr", "seconds"}  # fmt: skip
+                            "val/accuracy", "lr", "seconds", "val/f1"}  # fmt: skip
 
     again = tl(capsys, "train", recipe)
     assert again.startswith(f"{folder} is finished: epoch ")

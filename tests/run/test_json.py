@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import make_pictures
 
 from tlcompile.run.cli import main
 
@@ -57,6 +58,23 @@ def test_a_difference_and_a_vertex_of_the_zoo_have_the_documented_keys(
     found = told(capsys, "plan", "small.yaml", "freeze=stem", "--diff", "small.yaml")
     assert set(found[0]) == documented("plan --diff")
     assert set(told(capsys, "zoo", "digits_net")[0]) == documented("zoo MODEL")
+
+
+def test_a_score_and_a_prediction_have_the_documented_keys(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures = make_pictures(place / "pictures", count=5, side=8)
+    text = f"base: {{model: digits_net, weights: none}}\nfreeze: none\ndata: {pictures}\n"
+    Path("tiny.yaml").write_text(f"{text}fine_tune: {{epochs: 1}}\nname: tiny\n")
+    assert main(["train", "tiny.yaml"]) == 0
+    capsys.readouterr()
+    (run,) = map(str, Path("runs").glob("tiny-*"))
+    score = told(capsys, "evaluate", run, "pictures", "--workers", "0")
+    inner = {f"classes.{key}" for key in score["classes"]["ants"]}
+    assert set(score) | inner == documented("evaluate")
+    assert [sum(row) for row in score["confusion"]] == [5, 5]
+    (image, *_) = told(capsys, "predict", run, "pictures", "--workers", "0")
+    assert set(image) == documented("predict")
 
 
 def test_an_error_is_data_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from tiny import make_recipe
 from tlcompile.compiler import prove_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.graph import NotYetError
+from tlcompile.errors.training import WrongTaskError
 from tlcompile.recipe.load import load_recipe
 from tlcompile.run.refuse import refuse_other_data, refuse_untrainable
 
@@ -114,13 +115,18 @@ def test_the_command_line_may_name_any_folder(tmp_path: Path) -> None:
     ("model", "word"),
     [
         ("r3d_18", "clips"),
-        ("fcn_resnet50", "masks"),
         ("ssd300_vgg16", "boxes"),
     ],
 )
 def test_bases_that_want_other_data_are_refused_by_name(model: str, word: str) -> None:
     with pytest.raises(NotYetError, match=f"'{model}'.*{word}"):
         refuse_other_data(make_recipe(base={"model": model}))
+
+
+def test_a_base_for_masks_wants_its_task() -> None:
+    with pytest.raises(WrongTaskError, match="a class for each pixel"):
+        refuse_other_data(make_recipe(base={"model": "fcn_resnet50"}))
+    refuse_other_data(make_recipe(base={"model": "fcn_resnet50"}, task="segmentation"))
 
 
 def test_classification_models_are_not_refused() -> None:

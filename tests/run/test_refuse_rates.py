@@ -40,21 +40,20 @@ IDLE = [
     (", weight_decay: 0.1", "", "9:13", "no weight decay is left"),
     ("{name: sgd, lr: 0.1, weight_decay: 0.1}", "rprop\n  epochs: 1", "10:13", "no weight decay"),
     (GROUPS, "{fc: {lr: 0.2}}", "8:21", "inner names say more"),
-    (GROUPS, "{down: {lr: 0.2}, avgpool: {lr: 0.2}}", "8:42", "there is none"),
-    ("lr: 0.5}", "lr: 0.5}\n  last: {layer: activation, kind: relu, inputs: flatten, lr: 1}", "6:", "lr"),
+    (GROUPS, "{down: {lr: 0.2}, avgpool: {lr: 0.2}}", "8:43", "there is none"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("old", "new", "place", "words"),
     [
-        *IDLE[:-1],
+        *IDLE,
         (GROUPS, "{layer1: {lr: 0.2}}", "8:20", "'layer1' has settings of its own and is frozen"),
         (GROUPS, "{dwn: {lr: 0.2}}", "8:17", "did you mean 'down'?"),
         (GROUPS, "{stage9: {lr: 0.2}}", "8:20", "stage"),
-        (GROUPS, "{down: {lr: 0}}", "8:22", "above 0"),
+        (GROUPS, "{down: {lr: 0}}", "8:23", "above 0"),
         (GROUPS, "{down: {lr: 1, optimizer: {name: sgd, lr: 1}}}", "8:18", "drop one of the two"),
-        (GROUPS, "{down: {optimizer: {betas: [0.5, 0.5]}}}", "8:29", "name"),
+        (GROUPS, "{down: {optimizer: {betas: [0.5, 0.5]}}}", "8:30", "name"),
         ("lr: 0.5}", "lr: 0}", "5:58", "above 0"),
         ("{name: sgd, lr: 0.1", "{name: lbfgs, lr: 0.1", "7:14", "several times a step"),
         ("{name: sgd, lr: 0.1", "{name: sparse_adam, lr: 0.1", "7:14", "sparse gradients"),

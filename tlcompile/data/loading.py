@@ -85,11 +85,8 @@ def load_pixels(
         hashed = any(changes) or digests is not None
         key = _key(samples, index, data, digests) if hashed else b""
         image = samples.decode(index, data)
-        try:
-            return [_view(image, change, key, preprocessing) for change in changes]
-        except ImpossibleChangeError as error:
-            error.path = samples.ids[index]
-            raise
+        name = samples.ids[index]
+        return [_view(image, change, key, preprocessing, name) for change in changes]
 
     side = preprocessing.size or 0
     batch = torch.empty(0, preprocessing.channels, side, side, dtype=torch.uint8)
@@ -110,11 +107,15 @@ def load_pixels(
 
 
 def _view(
-    image: Tensor, change: Augmentation | None, key: bytes, preprocessing: Preprocessing
+    image: Tensor, change: Augmentation | None, key: bytes, preprocessing: Preprocessing, name: str
 ) -> Tensor:
     if change is None:
         return preprocessing.pixels(image)
-    image = change(image, key)
+    try:
+        image = change(image, key)
+    except ImpossibleChangeError as error:
+        error.path = name
+        raise
     return preprocessing.with_channels(image) if change.sizes else preprocessing.pixels(image)
 
 

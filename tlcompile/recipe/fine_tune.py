@@ -72,7 +72,7 @@ class FineTune(Regularisation):
     layer_decay: Rate = Field(
         1.0,
         description="Factor of the rate for each stage nearer the input: the last stage's layers "
-        "once, the classifier not. No layer with an lr of its own.",
+        "once, the classifier not. A layer or group with an lr of its own keeps it.",
     )
     groups: dict[Name, Group] = Field(
         {}, description="Settings of layers, by vertex, region or stage1..stage4."

@@ -16,6 +16,8 @@ from tlcompile.recipe.fields import Activation
 from tlcompile.recipe.initialisers import AnyInit
 from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.layers.base import Layer, Parametric
+from tlcompile.recipe.optimizers import OneOptimizer
+from tlcompile.recipe.schedules import OneSchedule
 from tlcompile.recipe.schema import Recipe
 
 HEADER = """\
@@ -38,9 +40,10 @@ def reference_text() -> str:
         star = " (*)" if issubclass(layer, Parametric) else ""
         skip = tuple(Parametric.model_fields) if star else shared
         parts += _section(_words_of(layer, "layer") + star, layer, level=3, skip=skip)
-    parts += ["## Initialisers\n", "A word, or a mapping with `name` and these keys.\n"]
-    for init in _INITIALISERS:
-        parts += _section(_words_of(init, "name"), init, level=3, skip=("name",))
+    for title, sections in _NAMED.items():
+        parts += [f"## {title}\n", f"{_WORD[title]} or a mapping with `name` and these keys.\n"]
+        for section in sections:
+            parts += _section(_words_of(section, "name"), section, level=3, skip=("name",))
     parts += ["## Activations\n", _words_in(Activation), ""]
     parts += ["## Augmentations\n", "A name, or a mapping from the name to these keys.\n"]
     for word, change in CHANGES.items():
@@ -105,8 +108,9 @@ def _type(kind: Any) -> str:
         return _type(args[0])
     if kind == Activation:
         return "[activation](#activations)"
-    if set(_sections(kind)) == set(_INITIALISERS):
-        return "[initialiser](#initialisers)"
+    for title, sections in _NAMED.items():
+        if set(_sections(kind)) == set(sections):
+            return f"[{title.lower()[:-1]}](#{title.lower()})"
     if origin in (typing.Union, types.UnionType):
         return " or ".join(dict.fromkeys(_type(a) for a in args if a is not type(None)))
     if origin is typing.Literal:
@@ -133,5 +137,15 @@ def _default(field: FieldInfo) -> str:
     return f"`{str(value).lower() if isinstance(value, bool) else value}`"
 
 
-_INITIALISERS = _sections(AnyInit)
-_ELSEWHERE = (*_INITIALISERS, OneChange)  # in a chapter of their own
+_NAMED = {
+    "Initialisers": _sections(AnyInit),
+    "Optimizers": _sections(OneOptimizer),
+    "Schedules": _sections(OneSchedule),
+}
+_WORD = {
+    "Initialisers": "A word,",
+    "Optimizers": "At `fine_tune.optimizer` the name alone,",
+    "Schedules": "At `fine_tune.schedule` the name alone,",
+}
+# In a chapter of their own.
+_ELSEWHERE = (*(section for sections in _NAMED.values() for section in sections), OneChange)

@@ -22,9 +22,8 @@ def device_notes(recipe: Recipe, models: Iterable[CompiledModel]) -> list[str]:
     norms = _learning(models, lambda kind: "batchnorm" in kind)
     random = _learning(models, lambda kind: any(word in kind for word in RANDOM))
     size = recipe.fine_tune.batch_size
-    notes = [
-        f"{devices} devices, each with {size} images of a batch; the first one writes and speaks"
-    ]
+    who = "all GPUs of the machine" if devices == "auto" else f"{devices} devices"
+    notes = [f"{who}, each with {size} images of a batch; the first one writes and speaks"]
     if norms:
         notes.append(
             f"{listed(norms, NAMES)} learn from the images of each device alone, and the running "

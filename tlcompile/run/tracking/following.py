@@ -88,7 +88,8 @@ class Following:
             yield
         except BaseException as error:
             end: State = "stopped" if _is_stop(error) else "failed"
-            self.event(end, text=_headline(error))
+            with contextlib.suppress(TLCompileError):  # a full disk must not hide why it ended
+                self.event(end, text=_headline(error))
             self._end(end)
             raise
         self.event("finished")

@@ -1,0 +1,320 @@
+"""Runs on several devices: how they are launched, how they end, and that they end as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import make_recipe
+from torch import Tensor
+
+from tlcompile.errors.base import TLCompileError
+from tlcompile.errors.data import UnreadableImagesError
+from tlcompile.errors.ranks import (
+    DevicesFromPythonError,
+    NotEnoughDevicesError,
+    OtherRankCountError,
+    PeerLostError,
+    RankCrashedError,
+    RankLostError,
+)
+from tlcompile.recipe.load import load_recipe
+from tlcompile.recipe.sent import from_plain, to_plain
+from tlcompile.run import api, launch
+from tlcompile.run.api import train
+from tlcompile.run.launch import Job, num_devices, refuse_other_count
+from tlcompile.run.ranks import write_error
+from tlcompile.run.single import run_single
+from tlcompile.run.train import train_recipe
+
+ROOT = Path(__file__).parent.parent.parent
+RECIPE = """\
+base: {model: digits_net}
+data: {dataset: digits, classes: ["5", "6", "7"], per_class: 10, split: {val: 0.2, seed: 0}}
+fine_tune:
+  optimizer: {name: sgd, lr: 0.02, momentum: 0.9}
+  batch_size: 6
+  phases:
+    - {name: head, freeze: head, epochs: 2}
+    - {name: all, freeze: stem, epochs: 2}
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def start(*words: str, sabotage: str = "", runner: tuple[str, ...] = ()) -> subprocess.Popen[str]:
+    paths = [str(ROOT), str(Path(__file__).parent / "sabotage")]
+    own = {"PYTHONPATH": os.pathsep.join(paths), "PIDS": os.getcwd(), "OMP_NUM_THREADS": "1"}
+    if sabotage:
+        own["SABOTAGE"] = sabotage
+    starter = runner or (sys.executable, "-m")
+    return subprocess.Popen(
+        [*starter, *(["-m"] if runner else []), "tlcompile", "train", *words],
+        env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def end(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
+    """Wait for the end; nobody survives it."""
+    said, errors = process.communicate(timeout=250)
+    assert process.returncode == code, said + errors
+    assert alive() == []
+    return said, errors
+
+
+def alive() -> list[int]:
+    """Return the ranks that are still there; a zombie is not."""
+    found = [int(path.stem) for path in Path().glob("*.pid")]
+    return [pid for pid in found if state_of(pid) not in ("", "Z")]
+
+
+def state_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def folder() -> Path:
+    (found,) = Path("runs").iterdir()
+    return found
+
+
+def weights(run: Path) -> dict[str, Tensor]:
+    return load_file(next((run / "last").glob("*.safetensors")))
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    assert one.keys() == other.keys()
+    return all(torch.equal(one[name], other[name]) for name in one)
+
+
+# What crosses from the launcher to the ranks, and back
+
+
+def test_a_recipe_keeps_its_places_on_the_way_to_a_rank(small: Path) -> None:
+    recipe = load_recipe("small.yaml", ["fine_tune.seed=7"])
+    sent = from_plain(json.loads(json.dumps(to_plain(recipe))))
+    assert sent == recipe
+    for key in (
+        ("fine_tune", "phases", 1, "epochs"),
+        ("fine_tune", "seed"),
+        ("data", "classes", 2),
+    ):
+        assert sent.where(key) == recipe.where(key) is not None
+
+
+def test_a_recipe_written_in_python_can_be_sent() -> None:
+    recipe = make_recipe(fine_tune={"epochs": 3, "optimizer": {"name": "sgd"}})
+    assert from_plain(to_plain(recipe.model_copy())) == recipe
+
+
+def test_a_job_is_what_every_rank_reads() -> None:
+    job = Job(make_recipe(), Path("runs/a"), {"inexact": True})
+    assert Job.from_data(json.loads(json.dumps(job.as_data()))) == job
+
+
+CRASH = RankCrashedError(rank=0, world=2, reason="ZeroDivisionError: 0")
+PEER = PeerLostError(rank=0, world=2, reason="RuntimeError: closed by peer")
+MENDABLE = UnreadableImagesError(images=(("photo.jpg", "truncated"),))
+
+
+@pytest.mark.parametrize(
+    ("left", "exits", "told"),
+    [
+        ([MENDABLE], {1: 1, 0: -15}, MENDABLE),
+        ([PEER, MENDABLE], {0: 1, 1: 1}, MENDABLE),
+        ([CRASH, MENDABLE], {0: 1, 1: 1}, MENDABLE),
+        ([PEER], {0: 1, 1: -9}, RankLostError(rank=1, world=2, how="was killed by SIGKILL")),
+        ([PEER], {0: 1, 1: 3}, RankLostError(rank=1, world=2, how="ended with 3")),
+        ([], {0: -15, 1: -11}, RankLostError(rank=1, world=2, how="was killed by SIGSEGV")),
+        ([CRASH], {0: 1, 1: -15}, CRASH),
+        ([PEER], {0: 1, 1: -15}, PEER),
+    ],
+)
+def test_one_error_is_told(
+    tmp_path: Path, left: list[TLCompileError], exits: dict[int, int], told: TLCompileError
+) -> None:
+    for number, error in enumerate(left):
+        (tmp_path / str(number)).mkdir()
+        write_error(tmp_path / str(number) / "error.json", error)
+    assert str(launch._why(tmp_path, exits, 2)) == str(told)
+
+
+# Refusals
+
+
+def test_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "device_type", lambda recipe: "cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert num_devices(make_recipe(run={"devices": 2})) == 2
+    assert num_devices(make_recipe(run={"devices": "auto"})) == 2
+    with pytest.raises(NotEnoughDevicesError) as caught:
+        num_devices(make_recipe(run={"devices": 3}))
+    assert caught.value.where is not None
+    assert "run.devices=2" in caught.value.fix()
+
+
+def test_a_cpu_is_one_device_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(launch, "device_type", lambda recipe: "cpu")
+    assert num_devices(make_recipe()) == 1
+    assert num_devices(make_recipe(run={"devices": "auto"})) == 1
+    assert num_devices(make_recipe(run={"devices": 3})) == 3
+
+
+def test_a_number_of_devices_beside_another_number_of_processes_is_refused() -> None:
+    refuse_other_count(make_recipe(), 4)
+    refuse_other_count(make_recipe(run={"devices": 4}), 4)
+    refuse_other_count(make_recipe(run={"devices": "auto"}), 4)
+    with pytest.raises(OtherRankCountError):
+        refuse_other_count(make_recipe(run={"devices": 2}), 4)
+
+
+def test_python_is_told_how_to_use_several_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(api, "num_devices", lambda recipe: 2)
+    with pytest.raises(DevicesFromPythonError, match="torchrun --nproc-per-node 2"):
+        train(make_recipe(data={"dataset": "digits"}))
+
+
+# Whole runs
+
+
+def test_a_run_on_two_devices_is_one_run(
+    small: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    two = load_recipe("small.yaml", ["run.devices=2"])
+    record = run_single(two)
+    said, errors = capfd.readouterr()
+    assert errors == ""
+    assert said.count("epoch   1 ") == 1, "one process speaks"
+    run = folder()
+    assert not list(run.glob("checkpoints*/*"))
+    one = load_recipe("small.yaml", ["fine_tune.batch_size=12", "run.output_dir=alone"])
+    alone = train_recipe(one, Path("alone"))
+    assert difference(weights(Path("alone")), weights(run)) <= 1e-4
+    rows = (run / "metrics.csv").read_text().splitlines()
+    others = Path("alone/metrics.csv").read_text().splitlines()
+    assert [numbers(row) for row in rows] == [numbers(row) for row in others], "both phases"
+    assert record["best"]["val"]["accuracy"] == alone.record["best"]["val"]["accuracy"]
+
+
+def numbers(line: str) -> list[str]:
+    """Return the cells of a line of metrics.csv but for the seconds; losses have six digits."""
+    return line.split(",")[:-1]
+
+
+def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
+    assert one.keys() == other.keys()
+    return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sabotage", "code", "told"),
+    [
+        ("kill:1:5", 1, "rank 1 of 2 was killed by SIGKILL"),
+        ("kill:0:5", 1, "rank 0 of 2 was killed by SIGKILL"),
+        ("raise:1:5", 1, "image 'photo.jpg' cannot be read"),
+        ("crash:1:5", 1, "rank 1 of 2 failed unexpectedly"),
+        ("nan:1:5", 1, "not-finite"),
+    ],
+)
+def test_a_rank_that_ends_ends_all_with_one_message_and_a_rerun_goes_on(
+    small: Path, sabotage: str, code: int, told: str
+) -> None:
+    _, errors = end(start("small.yaml", "run.devices=2", sabotage=sabotage), code)
+    assert told in errors
+    assert errors.count("fix  ") == 1, "one message"
+    assert "Traceback" not in errors
+    again, _ = end(start("small.yaml", "run.devices=2"))
+    assert "resumed" in again
+    end(start("small.yaml", "run.devices=2", "run.output_dir=straight"))
+    assert same(weights(folder()), weights(next(Path("straight").iterdir())))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "code"), [("SIGTERM", 143), ("SIGUSR1", 75), ("SIGINT", 130)])
+def test_a_signal_to_the_launcher_saves_once_on_all_ranks(
+    small: Path, number: str, code: int
+) -> None:
+    process = start("small.yaml", "run.devices=2", sabotage="slow:0:0")
+    until(lambda: Path("steps").exists() and int(Path("steps").read_text() or 0) >= 3)
+    process.send_signal(getattr(signal, number))
+    _, errors = end(process, code)
+    assert errors.count("fix  ") == 1
+    again, _ = end(start("small.yaml", "run.devices=2"))
+    assert "resumed     phase 1, epoch 1, step" in again or "resumed" in again
+    end(start("small.yaml", "run.devices=2", "run.output_dir=straight"))
+    assert same(weights(folder()), weights(next(Path("straight").iterdir())))
+
+
+@pytest.mark.slow
+def test_ranks_end_with_a_launcher_that_is_killed(small: Path) -> None:
+    process = start("small.yaml", "run.devices=2", sabotage="slow:0:0")
+    until(Path("steps").exists)
+    process.kill()
+    process.communicate()
+    until(lambda: alive() == [], 30)
+
+
+@pytest.mark.slow
+def test_another_number_of_devices_does_not_go_on(small: Path) -> None:
+    end(start("small.yaml", "run.devices=2", sabotage="kill:1:5"), 1)
+    _, errors = end(start("small.yaml"), 1)
+    assert "devices" in errors
+    assert "--again" in errors
+
+
+@pytest.mark.slow
+def test_points_of_a_sweep_run_on_several_devices(small: Path) -> None:
+    words = ("small.yaml", "-m", "fine_tune.seed=1,2", "run.devices=2")
+    said, _ = end(start(*words))
+    (manifest,) = Path("sweeps").glob("*/manifest.csv")
+    assert manifest.read_text().count(",finished,") == 2, said
+
+
+TORCHRUN = (str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", "2")
+
+
+@pytest.mark.slow
+def test_torchrun_trains_what_our_own_launcher_trains(small: Path) -> None:
+    said, errors = end(start("small.yaml", runner=TORCHRUN))
+    assert said.count("epoch   1 ") == 1, errors
+    end(start("small.yaml", "run.devices=2", "run.output_dir=own"))
+    assert same(weights(folder()), weights(next(Path("own").iterdir())))
+    again, _ = end(start("small.yaml", runner=TORCHRUN))
+    assert again.count("is finished") == 1
+
+
+@pytest.mark.slow
+def test_torchrun_shows_the_message(small: Path) -> None:
+    for words, told in (
+        (("small.yaml", "fine_tune.epoch=3"), "did you mean 'epochs'?"),
+        (("small.yaml", "-m", "fine_tune.seed=1,2"), "run.devices=2"),
+        (("small.yaml", "run.devices=3"), "drop run.devices"),
+    ):
+        _, errors = end(start(*words, runner=TORCHRUN), 1)
+        assert told in errors
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> None:
+    stop = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < stop, "it never came"
+        time.sleep(0.05)
