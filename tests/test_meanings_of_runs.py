@@ -85,7 +85,7 @@ def test_t07_a_phase_inherits_what_it_does_not_say() -> None:
     assert (head.freeze.upto, every.freeze.upto) == (("bn",), ("none",))
     assert (head.fine_tune.epochs, every.fine_tune.epochs) == (3, 20)
     assert head.fine_tune.optimizer.model_dump() == {
-        "name": "sgd", "lr": 1e-3, "momentum": 0.9, "nesterov": False, "weight_decay": 0.0,
+        "name": "sgd", "lr": 1e-3, "momentum": 0.9, "dampening": 0.0, "nesterov": False, "weight_decay": 0.0,
     }  # fmt: skip
     assert every.fine_tune.optimizer == head.fine_tune.optimizer.model_copy(update={"lr": 1e-4})
     assert every.fine_tune.schedule == head.fine_tune.schedule
@@ -180,4 +180,4 @@ def test_t17_the_rate_fits_the_freeze_point(
 ) -> None:
     digits(FIRST)
     assert main(["plan", "digits.yaml", f"freeze={freeze}"]) == 0
-    assert re.search(rf"adamw +{lr} +cosine", capsys.readouterr().out)
+    assert re.search(rf"adamw +{lr} → .* cosine", capsys.readouterr().out)

@@ -112,6 +112,12 @@ def test_rows_without_an_answer_are_all_named(hub: Any, tmp_path: Path) -> None:
     assert [problem.split(" of ")[0] for problem in problems] == ["row 1", "row 2"]
 
 
+def test_row_without_a_label_among_others_is_named(hub: Any, tmp_path: Path) -> None:
+    data = part(hub, label=(hub.ClassLabel(names=["a", "b"]), [1, -1, 0]))
+    with pytest.raises(BadCellError, match="row 1 of"):
+        opened(saved(hub, tmp_path / "s", only=data))
+
+
 def test_missing_columns_are_named(hub: Any, tmp_path: Path) -> None:
     path = saved(hub, tmp_path / "s", only=part(hub, label=(hub.Value("string"), ["a"])))
     with pytest.raises(MissingColumnError, match="did you mean 'picture'"):

@@ -240,7 +240,7 @@ def test_download_that_breaks_off_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def fetch(self: Any) -> None:
-        (Path(self.root) / "half").mkdir()
+        (Path(self.root) / "half").mkdir(parents=True)
         raise error
 
     monkeypatch.setattr(mnist.MNIST, "download", fetch)

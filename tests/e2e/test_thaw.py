@@ -102,6 +102,13 @@ def test_without_edits_it_computes_what_the_run_computes(place: Path) -> None:
     assert again.frozen.tensors == {"stem.conv.weight", "stem.conv.bias"}
 
 
+@pytest.mark.parametrize("source", ["folder", "csv", "huggingface"])
+def test_data_of_its_own_replace_those_of_the_run(place: Path, source: str) -> None:
+    recipe = load_recipe(written(f"base: {{run: runs/first}}\ndata: {{{source}: mine}}\n"))
+    assert getattr(recipe.data, source) == "mine"
+    assert recipe.data.dataset is None
+
+
 def test_task_data_and_seed_are_the_runs_and_nothing_else(place: Path) -> None:
     recipe = load_recipe(written("base: {run: runs/first}\n"))
     first = load_recipe("first.yaml")

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import TinyNet, make_pictures, make_recipe
 
 from tlcompile.errors.training import UnknownMetricError
@@ -28,6 +29,7 @@ def run(folder: Path, pictures: Path, **tune: Any) -> RunResult:
         base={"model": "digits_net", "size": 12}, freeze="none", data={"folder": str(pictures)},
         fine_tune={**TUNE, **tune},
     )  # fmt: skip
+    torch.manual_seed(0)
     return train_recipe(recipe, folder, base=TinyNet())
 
 

@@ -24,12 +24,11 @@ import torchmetrics.regression  # noqa: F401
 from PIL import Image
 
 from reliability.training_runs import (
-    SWEEP,
     differences,
     ending,
     note,
     note_places,
-    pictures,
+    prepare,
     save_after_each_step,
     train,
 )
@@ -38,7 +37,7 @@ from tlcompile.errors.resume import StoppedError
 from tlcompile.run import fit  # noqa: F401, Hydra
 from tlcompile.run.signals import ERRORS, stoppable
 
-GRACE = 10.0  # seconds between a signal and the end
+FAILED = 99  # the exit code of a child that raised
 CODES = {number: kind.exit_code for number, kind in ERRORS.items()}
 
 
@@ -84,7 +83,7 @@ class Trainings:
         if child:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
             return child
-        code = 1
+        code = FAILED
         try:
             os.setpgid(0, 0)
             sys.stdout = sys.stderr = (self.root / f"{name}.out").open("a", buffering=1)
@@ -138,6 +137,8 @@ class Trainings:
             if code is None:
                 number = draw.choice(signals)
                 code = self.ended_by(child, number)
+            if code == FAILED:
+                raise RuntimeError((self.root / "errors").read_text())
             if code:
                 self.report.stops += 1
                 self.place(name)
@@ -171,21 +172,26 @@ def do_not_wait() -> None:
         setattr(system.SystemCalls, name, lambda *_values: None)
 
 
-def main(root: Path, shape: str, stops: int, seed: int, signals: list[int]) -> dict[str, Any]:
-    """Return what happened."""
+def main(place: Path, jobs: list[str]) -> dict[str, Any]:
+    """Do jobs such as `phases:6:9,15`: stop children of a shape six times, by one of these signals.
+
+    Returns:
+        What happened, job by job.
+    """
     torch.set_num_threads(1)
     do_not_wait()
     Image.init()
-    if shape != SWEEP:
-        pictures(root)
-    trainings = Trainings(root, shape)
-    trainings.stop_often(stops, seed, signals)
-    errors = root / "errors"
-    found = vars(trainings.report)
-    return {**found, "errors": errors.read_text() if errors.exists() else ""}
+    found = {}
+    for job in jobs:
+        shape, stops, numbers = job.split(":")
+        root = place / f"{shape}-{numbers}"
+        prepare(root)
+        trainings = Trainings(root, shape)
+        trainings.stop_often(int(stops), int(stops), list(map(int, numbers.split(","))))
+        found[job] = vars(trainings.report)
+    return found
 
 
 if __name__ == "__main__":
-    place, shape, stops, seed, *numbers = sys.argv[1:]
-    found = main(Path(place), shape, int(stops), int(seed), list(map(int, numbers)))
-    sys.stdout.write(f"{json.dumps(found)}\n")
+    done = main(Path(sys.argv[1]), sys.argv[2:])
+    sys.stdout.write(f"{json.dumps(done)}\n")

@@ -43,17 +43,19 @@ run: {workers: 0}
 """
 
 
-def pictures(root: Path, count: int = 7) -> None:
-    """Write pictures of two classes."""
+def prepare(root: Path, count: int = 7) -> None:
+    """Write what is trained on: pictures of two classes, and the recipe of a sweep."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "sweep.yaml").write_text(SWEPT)
     for number in range(count):
         draw(root / "pictures" / "ants" / f"{number}.png", 2 * number)
         draw(root / "pictures" / "bees" / f"{number}.png", 2 * number + 1)
 
 
-def save_after_each_step() -> None:
+def save_after_each_step(put: Callable[[Any, str, Any], None] = setattr) -> None:
     """Let every step be saved, and keep the checkpoints of a finished run for comparison."""
-    Saving.is_due = lambda _self: True  # type: ignore[method-assign]
-    Saving.clear = lambda _self: None  # type: ignore[method-assign]
+    put(Saving, "is_due", lambda _self: True)
+    put(Saving, "clear", lambda _self: None)
 
 
 def train(root: Path, shape: str, name: str, say: Callable[[str], None] = lambda _l: None) -> int:
@@ -78,7 +80,6 @@ def train(root: Path, shape: str, name: str, say: Callable[[str], None] = lambda
 def sweep(root: Path, name: str) -> int:
     """Train four points that share a cache, by the command."""
     path, out = root / "sweep.yaml", root / name
-    path.write_text(SWEPT)
     points = ["freeze.upto=stem,block1", "fine_tune.seed=1,2", "-m"]
     where = [f"run.output_dir={out}", f"run.cache={out / 'cache'}"]
     return cli.main(["train", str(path), *points, *where])
@@ -95,7 +96,9 @@ def ending(folder: Path) -> dict[str, Any]:
         if path.suffix == ".safetensors":
             found[name] = path.read_bytes()
         elif path.name == "metrics.csv":
-            found[name] = [without_times(row) for row in csv.DictReader(path.open())]
+            found[name] = [
+                without_times(row) for row in csv.DictReader(path.read_text().splitlines())
+            ]
         elif path.name == "record.json":
             record = json.loads(path.read_bytes())
             kept = ("state", "best", "freeze_proof", "test", "val", "lr", "trainable")

@@ -106,11 +106,9 @@ def test_until_ends_a_phase_before_its_epochs(tmp_path: Path, pictures: Path) ->
     assert [row.phase for row in history] == ["head"] * 3 + ["all"] * 2
 
 
-def test_a_phase_that_never_saw_validation_is_refused(tmp_path: Path, pictures: Path) -> None:
-    data = tmp_path / "data" / "train"
-    data.mkdir(parents=True)
-    for folder in pictures.iterdir():
-        (data / folder.name).symlink_to(folder)
+def test_waiting_for_validation_is_refused_before_a_run_without_it(tmp_path: Path) -> None:
+    few = make_pictures(tmp_path / "few", count=1, side=16)
     first = {"name": "head", "freeze": "head", "until": {"plateau": 2}}
     with pytest.raises(TLCompileError, match="until of phase 'head' waits for val/"):
-        train(tmp_path / "run", tmp_path / "data", {"phases": [first]})
+        train(tmp_path / "run", few, {"phases": [first]})
+    assert not (tmp_path / "run").exists()

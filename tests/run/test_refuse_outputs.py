@@ -21,6 +21,7 @@ TWO = (
     "outputs: [kind, age]\n"
 )
 NAMED = "task:\n  kind: {task: classification}\n  age: {task: regression}\n"
+SIGMOID = TWO.replace("out: 1", "out: 1, activation: sigmoid")
 CSV = "data: {csv: a.csv}\n"
 CASES = [
     ("task: segmentation\n", 1, 1, "wrong-width"),
@@ -35,8 +36,7 @@ CASES = [
     (f"{TWO}task:\n  kind: {{}}\n  other: {{}}\n{CSV}", 7, 3, "bad-rule"),
     (f"{TWO}task:\n  kind: {{}}\n  age: {{task: segmentation}}\n{CSV}", 8, 15, "bad-rule"),
     (f"{TWO.replace('out: 3', 'out: classes')}{NAMED}{CSV}", 3, 30, "bad-rule"),
-    (f"{TWO.replace('out: 1', 'out: 1, activation: sigmoid')}"
-     f"task:\n  kind: {{}}\n  age: {{task: binary}}\n{CSV}", 4, 44, "output-activation"),
+    (f"{SIGMOID}task:\n  kind: {{}}\n  age: {{task: binary}}\n{CSV}", 4, 44, "output-activation"),
     ("fine_tune: {loss: mse}\n", 2, 19, "bad-rule"),
     ("task: binary\nfine_tune: {label_smoothing: 0.1}\n", 3, 30, "bad-rule"),
     ("fine_tune: {loss: focal, label_smoothing: 0.1}\n", 2, 43, "bad-rule"),

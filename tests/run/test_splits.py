@@ -11,10 +11,13 @@ import torch
 from PIL import Image
 from tiny import make_pictures, make_recipe
 
+from tlcompile.data.loading import load_pixels
 from tlcompile.errors.base import Problems, TLCompileError
 from tlcompile.errors.data import UnreadableImagesError
 from tlcompile.errors.training import WrongClassCountError
+from tlcompile.run.parts import parts_of
 from tlcompile.run.splits import Splits, check_readable, known_classes, known_names, open_splits
+from tlcompile.zoo.preprocessing import Preprocessing
 
 
 def opened(data: dict[str, Any], said: list[str] | None = None, **sections: Any) -> Splits:
@@ -179,3 +182,24 @@ def test_class_without_images_in_val_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     opened({"folder": str(tmp_path)}, said)
     assert said == ["classes     val has no image of: ants, wasps"]
+
+
+def test_masks_follow_the_views_that_the_recipe_draws(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        value = np.arange(64, dtype=np.uint8).reshape(8, 8)
+        Image.fromarray(value).save(tmp_path / folder / "0.png")
+    recipe = make_recipe(
+        data={"folder": str(tmp_path), "augment": {"train": "horizontal_flip"}},
+        features={"views": 2},
+        task="segmentation",
+    )
+    splits = open_splits(recipe, 1, print)
+    preparing = Preprocessing(None, 8, (0.0,), (1.0,), "bilinear", 1)
+    part = next(iter(parts_of(recipe, splits.named(), 8)))
+    masks = part.targets(preparing, workers=0).take([(0, 0), (0, 1)])
+    images = load_pixels(
+        part.samples, [(0, 0), (0, 1)], preparing, workers=0, augmentations=part.augmentation
+    )
+    assert torch.equal(masks, images[:, 0].long())
+    assert torch.equal(masks[1], masks[0].flip(-1))

@@ -69,7 +69,7 @@ def _number(position: int, cell: str) -> float:
         value = float(cell.replace("_", "?"))  # Python reads 1_000; a spreadsheet does not
     except ValueError:
         value = math.nan
-    if not math.isfinite(value) or abs(value) > torch.finfo(torch.float32).max:
+    if not abs(value) <= torch.finfo(torch.float32).max:  # nan, too
         advice = "write it with a point, as 3.5, or drop the line"
         raise WrongCellError(position, "no number", "a finite number", advice)
     return value

@@ -77,7 +77,7 @@ class Exponential(_Warm):
     gamma: Rate = Field(0.9, description="Factor of each epoch.")
 
 
-class Linear(_Warm):
+class LinearFall(_Warm):
     """From the rate down along a line, epoch by epoch."""
 
     name: Literal["linear"]
@@ -128,7 +128,7 @@ class Plateau(_Warm):
 
 
 OneSchedule = (
-    Constant | Step | MultiStep | Exponential | Linear | Polynomial | Cosine | CosineRestarts
+    Constant | Step | MultiStep | Exponential | LinearFall | Polynomial | Cosine | CosineRestarts
     | OneCycle | Plateau
 )  # fmt: skip
 AnySchedule = Annotated[OneSchedule, Field(discriminator="name")]

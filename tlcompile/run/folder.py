@@ -6,7 +6,7 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,14 @@ from tlcompile.model.compiled import TensorRow
 from tlcompile.recipe.finished import find_run, read_run
 from tlcompile.recipe.scalars import to_yaml
 from tlcompile.recipe.schema import Recipe
-from tlcompile.training.judged import Judged
+from tlcompile.training.judged import ClassScore, Judged
 from tlcompile.training.objective import Objective
 from tlcompile.training.state import EpochRow
 
 METRICS = "metrics.csv"
 RECORD = "record.json"
 TENSORS = "tensors.csv"
+CLASSES = "classes.csv"
 CONFUSION = "confusion.csv"
 
 
@@ -140,14 +141,48 @@ def rewrite_rows(folder: Path, rows: Iterable[EpochRow], objective: Objective) -
         add_row(folder, row, objective)
 
 
-def write_confusion(folder: Path, judged: Judged) -> None:
-    """Write confusion.csv: how often each class was taken for each; of several outputs one each."""
+def write_judged(folder: Path, judged: Judged) -> None:
+    """Write classes.csv, each class alone, and confusion.csv, which is taken for which.
+
+    Of several outputs each has its own: classes-species.csv.
+    """
+    for name, classes in judged.classes.items():
+        lines = [_line(_OF_A_CLASS), *(_line(tuple(_class_cells(one))) for one in classes)]
+        write_file(_of_output(folder, CLASSES, name), "".join(lines).encode())
     for name, matrix in judged.confusion.items():
         words = [one.name for one in judged.classes[name]]
         rows = zip(words, matrix.tolist(), strict=True)
         lines = [_line(("class", *words)), *(_line((word, *row)) for word, row in rows)]
-        path = folder / (f"confusion-{name}.csv" if name else CONFUSION)
-        write_file(path, "".join(lines).encode())
+        write_file(_of_output(folder, CONFUSION, name), "".join(lines).encode())
+
+
+_OF_A_CLASS = ("class", "n", "correct", "recall", "precision", "f1")
+
+
+def _class_cells(one: ClassScore) -> Iterator[str]:
+    """Yield a class's cells; empty where there is nothing to share."""
+    yield one.name
+    for value in one.as_data().values():
+        yield "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def read_classes(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return what classes.csv says of the best epoch, by class; of several outputs by output."""
+    found = {}
+    for path in sorted(folder.glob("classes*.csv")):
+        rows = csv.DictReader(io.StringIO(path.read_bytes().decode(), newline=""))
+        found[path.stem.partition("-")[2]] = {row.pop("class"): _numbers(row) for row in rows}
+    return found.get("", found)
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float | None]:
+    whole = ("n", "correct")
+    return {k: int(v) if k in whole else float(v) if v else None for k, v in row.items()}
+
+
+def _of_output(folder: Path, file: str, output: str) -> Path:
+    stem, dot, ending = file.partition(".")
+    return folder / (f"{stem}-{output}{dot}{ending}" if output else file)
 
 
 def tensor_lines(rows: Iterable[TensorRow]) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
 from tlcompile.run.fingerprint import fingerprint_of
-from tlcompile.run.folder import add_row, begin, resolved, write_confusion, write_record
+from tlcompile.run.folder import add_row, begin, read_classes, resolved, write_judged, write_record
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.groups import base_rate
 from tlcompile.run.live import live
@@ -43,7 +43,7 @@ from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
 from tlcompile.run.tracking.following import Following, refuse_missing_trackers
 from tlcompile.run.trust import tell_curves, warn_of_start, warn_of_unmoved
-from tlcompile.training.judged import Judged, judge
+from tlcompile.training.judged import Judged, judge, judged_of
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
@@ -158,7 +158,6 @@ def train_recipe(
             save_bundle(folder / "last", model, resolved(recipe), last)
         assert saving.best is not None
         load_into(model, saving.best)
-        record["val"] = _judge_classes(phases)
         record["test"] = _test_once(phases, say)
         model.hold_freeze()
         if ranks.is_first:
@@ -239,6 +238,10 @@ def _train_phase(
             warn_of_start(state, trainer.objective, trainer.model, following.say)
             if isinstance(event, EpochDone):
                 saving.note_best(event)
+                if event.is_best and ranks.is_first and event.row.val is not None:
+                    assert trainer.scoring is not None
+                    judged = judged_of(trainer.scoring, trainer.objective, event.row.val)
+                    write_judged(saving.folder, judged)
                 saving.save()
                 if ranks.is_first:
                     add_row(saving.folder, event.row, trainer.objective)
@@ -264,18 +267,6 @@ def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
         return None
     judged = _judge_best(phases, "test", phases.splits.test)
     say(f"test (used once): {judged.score.told()}")
-    return judged.as_data()
-
-
-def _judge_classes(phases: Phases) -> dict[str, Any] | None:
-    """Say which classes the best weights take for which, in confusion.csv and in the record."""
-    val, goals = phases.splits.val, phases.objective.goals.values()
-    if val is None or all(goal.task == "regression" for goal in goals):
-        return None
-    quiet = replace(phases, say=lambda _line: None, told=[])  # its features have been told of
-    judged = _judge_best(quiet, "val", val)
-    if phases.ranks.is_first:
-        write_confusion(phases.folder, judged)
     return judged.as_data()
 
 
@@ -307,6 +298,7 @@ def _record(recipe: Recipe, opened: BaseModel, phases: Phases, best: EpochRow) -
             "epoch": best.epoch,
             "train": best.train.as_data(),
             "val": best.val.as_data() if best.val else None,
+            "classes": read_classes(phases.folder),
         },
         "images": {
             "train": splits.train.counts() or len(splits.train),

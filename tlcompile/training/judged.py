@@ -13,7 +13,7 @@ from tlcompile.features.sources import Source
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.loop import scored
 from tlcompile.training.metrics import Score
-from tlcompile.training.objective import Objective
+from tlcompile.training.objective import Objective, Scoring
 from tlcompile.training.ranks import ALONE, Ranks
 
 
@@ -89,6 +89,11 @@ def judge(
 ) -> Judged:
     """Judge a model by a split, in eval mode."""
     scoring = scored(model, source, objective=objective, batch_size=batch_size, ranks=ranks)
+    return judged_of(scoring, objective, scoring.score())
+
+
+def judged_of(scoring: Scoring, objective: Objective, score: Score) -> Judged:
+    """Read the sums of every metric; one rank may, who has the score that all have made."""
     classes = {
         name: tuple(
             ClassScore(word, *counts)
@@ -96,7 +101,7 @@ def judge(
         )
         for name, hits in scoring.hits().items()
     }
-    return Judged(scoring.score(), classes, scoring.confusion())
+    return Judged(score, classes, scoring.confusion())
 
 
 def _share(part: int, whole: int) -> float:

@@ -151,6 +151,7 @@ class PhaseTrainer:
         frozen = model.frozen.tensors
         self.moving = frozenset(model.state_dict().keys() - frozen) if moving is None else moving
         self.running = objective.running()
+        self.scoring: Scoring | None = None  # of the last epoch
         self.step = Step(
             model, objective, optimizers, trainable, settings.seed, self.running, proof, ranks,
             tuple(before_step), tuple(after_step), mix, name_of, self.compute, settings.name,
@@ -316,7 +317,7 @@ class PhaseTrainer:
         if self.val is None:
             return None
         with self.compute.autocast():
-            return evaluate(
+            self.scoring = scored(
                 self.model,
                 self.val,
                 objective=self.objective,
@@ -324,6 +325,7 @@ class PhaseTrainer:
                 ranks=self.ranks,
                 between=self.between,
             )
+        return self.scoring.score()
 
     def _improves(self, row: EpochRow, best: int | None) -> bool:
         settings = self.settings
