@@ -180,4 +180,4 @@ def test_t17_the_rate_fits_the_freeze_point(
 ) -> None:
     digits(FIRST)
     assert main(["plan", "digits.yaml", f"freeze={freeze}"]) == 0
-    assert re.search(rf"adamw +{lr} → .* cosine", capsys.readouterr().out)
+    assert re.search(rf"adamw +{lr} .*cosine", capsys.readouterr().out)

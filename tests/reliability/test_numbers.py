@@ -72,7 +72,7 @@ PHASES = [
 VARIANTS: dict[str, dict[str, Any]] = {
     "everything trains": {"freeze": "none"},
     "phases": {"fine_tune": {"phases": PHASES}},
-    "mixup": {"data": {"mix": {"mixup": 0.4}}},
+    "mixup": {"features": {"augment": {"mixup": 0.4}}},
     "one layer": {"freeze": "head"},
     "views": {"data": {"augment": {"train": ["rotation"]}}, "features": {"views": 3}},
     "live": {"data": {"augment": {"train": ["rotation"]}}, "features": {"cache": "off"}},

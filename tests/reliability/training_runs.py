@@ -32,6 +32,10 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
         "freeze": "none",
         "fine_tune": {"epochs": 2, "average": {"ema": 0.9}, "clip": 1.0, "accumulate": 2},
     },
+    "patience": {
+        "freeze": "bn1",
+        "fine_tune": {"epochs": 6, "early_stop": {"patience": 2, "min_delta": 0.9}},
+    },
 }
 TIMES: Final = ("seconds", "features")  # and what a cache spared
 SWEEP: Final = "sweep"

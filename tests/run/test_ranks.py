@@ -97,7 +97,7 @@ def folder() -> Path:
 
 
 def weights(run: Path) -> dict[str, Tensor]:
-    return load_file(next((run / "last").glob("*.safetensors")))
+    return load_file(run / "last" / "model.safetensors")
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:

@@ -92,7 +92,9 @@ PHASES = TEXT + """\
 
 
 def test_a_setting_that_one_phase_takes_is_not_refused() -> None:
+    head = "    - {name: head, freeze: head, epochs: 1}\n"
     refuse(PHASES)
+    refuse(PHASES.replace(head, "") + head)
 
 
 def test_a_group_that_is_frozen_in_every_phase_is_refused_once() -> None:

@@ -166,6 +166,9 @@ def test_an_average_is_judged_and_kept_and_training_goes_on_without_it(
     for name in plain:
         assert torch.equal(last[name], plain[name]), name
     assert not torch.equal(best["fc.weight"], last["fc.weight"])
+    train(tmp_path / "short", pictures, {"average": {"ema": 1e-6}})  # of the last step alone
+    best = weights(tmp_path / "short", "bundle")
+    assert torch.allclose(best["fc.weight"], last["fc.weight"], atol=1e-5)
 
 
 def test_swa_of_one_epoch_is_that_epoch_with_statistics_of_its_own(
@@ -330,6 +333,11 @@ def test_a_bias_s_penalty_without_a_bias_is_refused() -> None:
             "fine_tune.constraints",
         ),
         ({"fine_tune": {"epochs": 3, "average": {"swa": {"start": 4}}}}, "fine_tune.average"),
+        (  # the only layer that trains has its own
+            {"freeze": {"upto": ["flatten"], "only": ["fc"]}, "fine_tune": {"l2": 0.1},
+             "add": {"new": {**NEW, "l2": 0.2}}},
+            "fine_tune.l2",
+        ),
     ],
 )  # fmt: skip
 def test_a_line_that_nothing_follows_is_refused(sections: dict[str, Any], line: str) -> None:

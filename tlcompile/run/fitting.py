@@ -19,6 +19,7 @@ from tlcompile.training.schedule import default_rate
 
 Loss = Callable[[Any, Any], Tensor]  # (outputs, labels) -> one number
 
+NAMED: Final = tuple(name for name in OPTIMIZERS if name != "muon")  # that takes matrices alone
 TASKS: Final = ("classification", "binary")
 
 
@@ -46,16 +47,16 @@ def optimizer_of(
     if not named:
         raise NothingTrainsError(frozen=sum(p.numel() for p in model.parameters()))
     if isinstance(optimizer, str):
-        if optimizer not in OPTIMIZERS:
-            advice = did_you_mean(optimizer, OPTIMIZERS, "give an optimizer of torch.optim")
-            raise _wrong("optimizer", repr(optimizer), ", ".join(OPTIMIZERS), advice)
+        if optimizer not in NAMED:
+            advice = did_you_mean(optimizer, NAMED, "give an optimizer of torch.optim")
+            raise _wrong("optimizer", repr(optimizer), ", ".join(NAMED), advice)
         if lr is not None and not 0 <= lr < float("inf"):
             raise _wrong("lr", repr(lr), "a number from 0 on", "lr=1e-3")
         rate = default_rate(model) if lr is None else lr
         return build_optimizer(optimizer, named, lr=rate)
     if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
         wanted = (
-            f"an optimizer of torch.optim that steps without a closure, or {', '.join(OPTIMIZERS)}"
+            f"an optimizer of torch.optim that steps without a closure, or {', '.join(NAMED)}"
         )
         raise _wrong("optimizer", type(optimizer).__name__, wanted, "optimizer='adamw', lr=1e-3")
     if lr is not None:

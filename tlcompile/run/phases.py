@@ -74,6 +74,7 @@ class Phases:
         recipe: What the user asked for.
         folder: The run's own.
         opened: The base.
+        origin: What the record says of it.
         splits: The images.
         models: One a phase.
         objective: What is minimised and what is told.
@@ -89,6 +90,7 @@ class Phases:
     recipe: Recipe
     folder: Path
     opened: BaseModel
+    origin: dict[str, Any]
     splits: Splits
     models: tuple[CompiledModel, ...]
     objective: Objective

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,16 +12,11 @@ from torch import nn
 
 from tlcompile.recipe.load import complete
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.device import choose_device, exactly
+from tlcompile.run.device import choose_device
 from tlcompile.run.groups import base_rate
-from tlcompile.run.objective import objective_of
-from tlcompile.run.phases import Phases, models_of
-from tlcompile.run.refuse import refuse_other_classes, refuse_other_data, refuse_untrainable
-from tlcompile.run.splits import open_splits, refuse_no_data
+from tlcompile.run.opening import open_run
 from tlcompile.training.loop import PhaseTrainer
 from tlcompile.training.proof import FreezeProof
-from tlcompile.training.state import TrainingState
-from tlcompile.zoo.open import open_base
 
 
 @dataclass(frozen=True)
@@ -52,30 +46,15 @@ def open_trial(
         phase: Which one, from 0.
         base: Your own module instead of the recipe's base; it is copied.
     """
-    recipe, base = complete(recipe), copy.deepcopy(base)
-    device = choose_device(recipe)
-    exactly()
-    if base is None:
-        refuse_other_data(recipe)
-    refuse_no_data(recipe)
+    recipe, device = complete(recipe), choose_device(recipe)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        opened = open_base(recipe, base)
-        splits = open_splits(recipe, opened.preprocessing.channels, _silent, opened.categories)
-        splits = replace(splits, val=None, test=None)
-        classes = splits.classes
-        models = models_of(recipe, opened, len(classes), base)
-        models[0].to(device)
-        refuse_other_classes(recipe, models[0], classes)
-        refuse_untrainable(recipe.phases()[phase], models[phase], len(classes), swept=True)
-        objective = objective_of(recipe, classes, splits.train, device)
-        state = TrainingState(phase=phase)
-        phases = Phases(
-            recipe, scratch, opened, splits, models, objective, device, {}, _silent, state
-        )
-        proof = FreezeProof.take(models[phase])
-        with phases.open(phase, proof) as trainer:
-            yield Trial(trainer, base_rate(recipe.phases()[phase], models[phase]))
+        phases = open_run(recipe, scratch, base=base, swept=True, say=_silent)
+        phases.splits = replace(phases.splits, val=None, test=None)
+        phases.state.phase = phase
+        model = phases.models[phase]
+        with phases.open(phase, FreezeProof.take(model)) as trainer:
+            yield Trial(trainer, base_rate(recipe.phases()[phase], model))
 
 
 def _silent(_line: str) -> None:

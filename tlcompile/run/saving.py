@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.fingerprint import refuse_other
-from tlcompile.run.folder import rewrite_rows
+from tlcompile.run.folder import METRICS, read_record, rewrite_rows
 from tlcompile.run.phases import Phases, moving
 from tlcompile.run.splits import Say
 from tlcompile.training.checkpoint import Checkpoints
@@ -67,6 +67,8 @@ class Saving:
         with self.phases.ranks.first_goes_first():  # it puts damaged ones aside
             saved = self.checkpoints.newest(never_anew=never_anew)
         if saved is None:
+            if (self.folder / METRICS).exists() and read_record(self.folder) is None:
+                self.say(f"{self.folder} holds an unfinished run, no checkpoint: it starts over")
             return False
         data = saved.data
         then = data["fingerprint"]

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
+from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
 from tlcompile.passes.lookup import shown_point
@@ -43,6 +44,7 @@ def run_points(
     """
     _prove_all(recipes)
     folder = sweep_folder(recipes)
+    sweep_temporaries(folder)
     rows: list[Point] = []
     for number, (overrides, recipe) in enumerate(zip(points, recipes, strict=True), 1):
         say(f"point {number} of {len(points)}: {' '.join(overrides)}")

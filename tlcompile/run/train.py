@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,44 +11,27 @@ from typing import Any
 
 from torch import nn
 
-from tlcompile.bundle import save_bundle
-from tlcompile.data.digests import Keys, digests_of
-from tlcompile.data.samples import Samples
 from tlcompile.durable.files import make_folder
-from tlcompile.errors.data import DataError
+from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.device import choose_device, exactly
-from tlcompile.run.fingerprint import fingerprint_of
-from tlcompile.run.folder import add_row, begin, read_classes, resolved, write_judged, write_record
-from tlcompile.run.freed_memory import keep_freed_memory
-from tlcompile.run.groups import base_rate
+from tlcompile.run.finishing import finish
+from tlcompile.run.folder import add_row, begin, write_judged
 from tlcompile.run.live import live
-from tlcompile.run.objective import monitor_of, objective_of, outputs_record
-from tlcompile.run.phases import Phases, models_of
+from tlcompile.run.opening import conditions_of, open_run
+from tlcompile.run.phases import Phases
 from tlcompile.run.plan import make_plan
 from tlcompile.run.plan_text import plan_text
-from tlcompile.run.record import base_record, environment, images_digest
-from tlcompile.run.refuse import (
-    refuse_other_classes,
-    refuse_other_data,
-    refuse_own_base,
-    refuse_untrainable,
-)
-from tlcompile.run.refuse_rates import refuse_unfit_rates, refuse_without_validation
-from tlcompile.run.regularise import refuse_idle_regularisers
-from tlcompile.run.saving import Saving, load_into
+from tlcompile.run.saving import Saving
 from tlcompile.run.signals import Stop, stopping
-from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
-from tlcompile.run.tracking.following import Following, refuse_missing_trackers
-from tlcompile.run.trust import tell_curves, warn_of_start, warn_of_unmoved
-from tlcompile.training.judged import Judged, judge, judged_of
+from tlcompile.run.splits import Say
+from tlcompile.run.tracking.following import Following
+from tlcompile.run.trust import warn_of_start, warn_of_unmoved
+from tlcompile.training.judged import judged_of
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
-from tlcompile.training.state import EpochRow, TrainingState
-from tlcompile.zoo.base import BaseModel
-from tlcompile.zoo.open import open_base
+from tlcompile.training.state import EpochRow
 
 
 @dataclass(frozen=True)
@@ -102,92 +84,22 @@ def train_recipe(
     """
     started = time.perf_counter()
     following = Following(folder, recipe, say, writes=ranks.is_first)
-    say = following.say
-    device = ranks.device(choose_device(recipe).type)
-    exactly(deterministic=recipe.run.deterministic)
-    keep_freed_memory()
-    _refuse_early(recipe, base)
-    with ranks.first_goes_first():  # it may have to download
-        opened = open_base(recipe, base)
-        splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
-    refuse_own_base(folder, opened.run)
-    started_from = base_record(opened)  # the compiler takes the tensors
-    models = models_of(recipe, opened, len(splits.classes), base)
-    models[0].to(device)
-    refuse_other_classes(recipe, models[0], splits.classes)
-    for phase, model in zip(recipe.phases(), models, strict=True):
-        several = swept or len(models) > 1
-        widths = {name: len(classes) for name, classes in splits.train.names.items()}
-        refuse_untrainable(phase, model, len(splits.classes), swept=several, widths=widths)
-    if not swept:
-        refuse_idle_regularisers(recipe, models)
-    refuse_unfit_rates(recipe, models, swept=swept)
-    digests = _digests(recipe, splits)
-    objective = objective_of(recipe, splits.classes, splits.train, device)
-    if splits.val is None:
-        refuse_without_validation(recipe, monitor_of(recipe, objective, judged=True))
-    state = TrainingState()
-    phases = Phases(
-        recipe, folder, opened, splits, models, objective, device, digests, say, state, ranks
-    )
-    plan = plan_text(recipe, make_plan(recipe, models[0], splits.sizes(), models[1:]))
+    phases = open_run(recipe, folder, base=base, swept=swept, ranks=ranks, say=following.say)
+    models, state = phases.models, phases.state
+    plan = plan_text(recipe, make_plan(recipe, models[0], phases.splits.sizes(), models[1:]))
     show(plan)
     make_folder(folder)
-    conditions = fingerprint_of(recipe, started_from, splits, device, devices=ranks.world)
-    contents = {name: hashlib.sha256(keys.tobytes()).hexdigest() for name, keys in digests.items()}
-    saving = Saving(folder, phases, {**conditions, "contents": contents}, say, inexact=inexact)
+    if ranks.is_first:
+        sweep_temporaries(folder)  # of a process that was killed
+    saving = Saving(folder, phases, conditions_of(phases), following.say, inexact=inexact)
     phases.say_shared()
     if not saving.resume(never_anew=never_anew) and ranks.is_first:
-        begin(folder, recipe, plan, models[0].tensors(), objective)
+        begin(folder, recipe, plan, models[0].tensors(), phases.objective)
     with following.open(state):
         proofs = _train(phases, saving, following, on_epoch)
-        best = phases.state.history[phases.state.best or 0]
-        record = {
-            **_record(recipe, opened, phases, best),
-            "base": started_from,
-            "precision": phases.precision,
-            "features": phases.told[0] if len(models) == 1 else phases.told,
-            "seconds": round(time.perf_counter() - started, 3),
-            "freeze_proof": proofs[0] if len(proofs) == 1 else proofs,
-            "curves": tell_curves(state, say),
-            **environment(device),
-        }
-        model = models[0]
-        if ranks.is_first:
-            last = {**record, "weights_of": "last epoch"}
-            save_bundle(folder / "last", model, resolved(recipe), last)
-        assert saving.best is not None
-        load_into(model, saving.best)
-        record["test"] = _test_once(phases, say)
-        model.hold_freeze()
-        if ranks.is_first:
-            best_one = {**record, "weights_of": "best epoch"}
-            save_bundle(folder / "bundle", model, resolved(recipe), best_one)
-            write_record(folder, {**record, "state": "finished"})
-            saving.clear()
-    return RunResult(model.eval(), phases.state.history, best, record)
-
-
-def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
-    """Refuse what the recipe alone tells, before weights are downloaded."""
-    if base is None:
-        refuse_other_data(recipe)
-    refuse_no_data(recipe)
-    refuse_missing_trackers(recipe)
-
-
-def _digests(recipe: Recipe, splits: Splits) -> dict[str, Keys]:
-    """Return the digest of every image.
-
-    Raises:
-        UnreadableImagesError: Some cannot be read; all of them, of all splits.
-    """
-    named, workers = splits.named(), recipe.run.workers
-    try:
-        return {name: digests_of(part, workers=workers) for name, part in named.items()}
-    except DataError:
-        check_readable(recipe, splits.all())
-        raise
+        record = finish(phases, saving, proofs, started, following.say)
+    best = state.history[state.best or 0]
+    return RunResult(models[0].eval(), state.history, best, record)
 
 
 def _train(
@@ -259,50 +171,3 @@ def _train_phase(
 
 def _name_of_phase(phases: Phases) -> str:
     return phases.names()[phases.state.phase] if phases.recipe.fine_tune.phases else ""
-
-
-def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
-    """Judge the best weights by test/, where there is one; its labels are used this one time."""
-    if phases.splits.test is None:
-        return None
-    judged = _judge_best(phases, "test", phases.splits.test)
-    say(f"test (used once): {judged.score.told()}")
-    return judged.as_data()
-
-
-def _judge_best(phases: Phases, name: str, samples: Samples) -> Judged:
-    index = phases.phase_of_best()
-    model, size = phases.models[index], phases.recipe.features.batch_size
-    model.hold_freeze()
-    with phases.sources(index, {name: samples}) as sources:
-        source, objective = sources[name], phases.objective
-        return judge(model, source, objective=objective, batch_size=size, ranks=phases.ranks)
-
-
-def _record(recipe: Recipe, opened: BaseModel, phases: Phases, best: EpochRow) -> dict[str, Any]:
-    splits = phases.splits
-    names = {name for model in phases.models for name, _ in model.trainable()}
-    return {
-        "name": recipe.name,
-        "task": recipe.task if isinstance(recipe.task, str) else "several",
-        "outputs": outputs_record(phases.objective),
-        "classes": list(splits.classes),
-        "preprocessing": opened.preprocessing.to_dict(),
-        "chunk_size": recipe.features.batch_size,
-        "ancestry": opened.run.as_ancestor() if opened.run else [],
-        "seed": recipe.fine_tune.seed,
-        "trainable": sum(p.numel() for n, p in phases.models[0].named_parameters() if n in names),
-        "lr": base_rate(recipe.phases()[0], phases.models[0]),
-        "monitor": monitor_of(recipe, phases.objective, judged=splits.val is not None),
-        "best": {
-            "epoch": best.epoch,
-            "train": best.train.as_data(),
-            "val": best.val.as_data() if best.val else None,
-            "classes": read_classes(phases.folder),
-        },
-        "images": {
-            "train": splits.train.counts() or len(splits.train),
-            "val": (splits.val.counts() or len(splits.val)) if splits.val else None,
-        },
-        "images_sha256": {name: images_digest(split) for name, split in splits.named().items()},
-    }

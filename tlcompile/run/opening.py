@@ -1,0 +1,130 @@
+"""Open a run: base, images, one model a phase, and all that is refused before it trains."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from torch import nn
+
+from tlcompile.data.digests import Keys, digests_of
+from tlcompile.errors.data import DataError
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run.device import choose_device, exactly
+from tlcompile.run.fingerprint import fingerprint_of
+from tlcompile.run.freed_memory import keep_freed_memory
+from tlcompile.run.objective import monitor_of, objective_of
+from tlcompile.run.phases import Phases, models_of
+from tlcompile.run.record import base_record
+from tlcompile.run.refuse import (
+    refuse_other_classes,
+    refuse_other_data,
+    refuse_own_base,
+    refuse_untrainable,
+)
+from tlcompile.run.refuse_rates import refuse_unfit_rates, refuse_without_validation
+from tlcompile.run.regularise import refuse_idle_regularisers
+from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
+from tlcompile.run.tracking.following import refuse_missing_trackers
+from tlcompile.training.ranks import ALONE, Ranks
+from tlcompile.training.state import TrainingState
+from tlcompile.zoo.open import open_base
+
+
+def open_run(
+    recipe: Recipe,
+    folder: Path,
+    *,
+    base: nn.Module | None = None,
+    swept: bool = False,
+    ranks: Ranks = ALONE,
+    say: Say = lambda _line: None,
+) -> Phases:
+    """Compile a recipe for training; nothing is written yet.
+
+    Args:
+        recipe: Complete.
+        folder: The run's own, which need not be there.
+        base: Your own module instead of the recipe's base.
+        swept: Whether it is a point of a sweep, where a line may be idle at some points.
+        ranks: Processes that train together.
+        say: Takes lines for the user.
+
+    Raises:
+        TLCompileError: Anything that the user, the data or the machine has to mend.
+    """
+    device = ranks.device(choose_device(recipe).type)
+    exactly(deterministic=recipe.run.deterministic)
+    keep_freed_memory()
+    _refuse_early(recipe, base)
+    with ranks.first_goes_first():  # it may have to download
+        opened = open_base(recipe, base)
+        splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
+    refuse_own_base(folder, opened.run)
+    origin = base_record(opened)  # the compiler takes the tensors
+    models = models_of(recipe, opened, len(splits.classes), base)
+    models[0].to(device)
+    _refuse_unfit(recipe, models, splits, swept=swept)
+    digests = _digests(recipe, splits)
+    objective = objective_of(recipe, splits.classes, splits.train, device)
+    if splits.val is None:
+        refuse_without_validation(recipe, monitor_of(recipe, objective, judged=True))
+    state = TrainingState()
+    return Phases(
+        recipe,
+        folder,
+        opened,
+        origin,
+        splits,
+        models,
+        objective,
+        device,
+        digests,
+        say,
+        state,
+        ranks,
+    )
+
+
+def conditions_of(phases: Phases) -> dict[str, object]:
+    """Return what must be the same for an unfinished run to go on."""
+    recipe, splits, world = phases.recipe, phases.splits, phases.ranks.world
+    found = fingerprint_of(recipe, phases.origin, splits, phases.device, devices=world)
+    keys = phases.digests.items()
+    return {**found, "contents": {n: hashlib.sha256(k.tobytes()).hexdigest() for n, k in keys}}
+
+
+def _refuse_unfit(
+    recipe: Recipe, models: tuple[CompiledModel, ...], splits: Splits, *, swept: bool
+) -> None:
+    refuse_other_classes(recipe, models[0], splits.classes)
+    widths = {name: len(classes) for name, classes in splits.train.names.items()}
+    several = swept or len(models) > 1
+    for phase, model in zip(recipe.phases(), models, strict=True):
+        refuse_untrainable(phase, model, len(splits.classes), swept=several, widths=widths)
+    if not swept:
+        refuse_idle_regularisers(recipe, models)
+    refuse_unfit_rates(recipe, models, swept=swept)
+
+
+def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
+    """Refuse what the recipe alone tells, before weights are downloaded."""
+    if base is None:
+        refuse_other_data(recipe)
+    refuse_no_data(recipe)
+    refuse_missing_trackers(recipe)
+
+
+def _digests(recipe: Recipe, splits: Splits) -> dict[str, Keys]:
+    """Return the digest of every image.
+
+    Raises:
+        UnreadableImagesError: Some cannot be read; all of them, of all splits.
+    """
+    named, workers = splits.named(), recipe.run.workers
+    try:
+        return {name: digests_of(part, workers=workers) for name, part in named.items()}
+    except DataError:
+        check_readable(recipe, splits.all())
+        raise
