@@ -125,7 +125,7 @@ def test_t12_only_the_command_line_names_an_absolute_place_to_write(
 def test_t13_a_finished_run_says_so_and_again_goes_beside_it(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """An unfinished run starts over today; to resume it is the runner's, and tested there."""
+    """An unfinished run goes on: tests/run/test_rerun.py."""
     folder = run_folder(digits(FIRST))
     assert main(["train", "digits.yaml"]) == 0
     before = (folder / "record.json").read_bytes()

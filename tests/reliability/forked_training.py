@@ -73,6 +73,8 @@ class Trainings:
         began = time.monotonic()
         assert self.wait(self.start("whole")) == 0
         self.seconds = time.monotonic() - began
+        saved = (self.root / "whole.saved").read_text()
+        self.first = float(saved.split()[0]) - began
         self.whole = ending(root / "whole")
         assert self.whole
 
@@ -88,7 +90,7 @@ class Trainings:
             os.setpgid(0, 0)
             sys.stdout = sys.stderr = (self.root / f"{name}.out").open("a", buffering=1)
             save_after_each_step()
-            note_places(self.root / f"{name}.places")
+            note_places(self.root / f"{name}.places", self.root / f"{name}.saved")
             said = self.root / f"{name}.said"
             with stoppable():
                 signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
@@ -149,6 +151,20 @@ class Trainings:
         assert self.wait(self.start(name)) == 0
         self.compare(name)
 
+    def finish_under_fire(self, runs: int, number: int) -> None:
+        """Stop each child after twice the time to its first checkpoint; every run has to end."""
+        for turn in range(runs):
+            name, tries, code = f"fire{turn}", 0, None
+            while code != 0:
+                child, tries = self.start(name), tries + 1
+                code = self.wait(child, 2 * self.first)
+                if code is None:
+                    code = self.ended_by(child, number)
+                assert code != FAILED, (self.root / "errors").read_text()
+                self.report.stops += bool(code)
+            self.report.most_tries = max(self.report.most_tries, tries)
+            self.compare(name)
+
     def ended_by(self, child: int, number: int) -> int | None:
         """Send a signal; return the exit code when it is the right one, 0 when it was too late."""
         began = time.monotonic()
@@ -158,12 +174,19 @@ class Trainings:
         wanted = -number if number == signal.SIGKILL else CODES[signal.Signals(number)]
         if code not in (0, wanted):
             self.report.wrong.append(f"{signal.Signals(number).name}: exit code {code}")
-        try:
-            os.killpg(child, 0)
+        if self.lives_on(child):
             self.report.wrong.append("a process of its group lives on")
-        except ProcessLookupError:
-            pass
         return code
+
+    def lives_on(self, group: int) -> bool:
+        """Say whether a process group is there after a second; `uname` may take some of it."""
+        for _ in range(100):
+            try:
+                os.killpg(group, 0)
+            except ProcessLookupError:
+                return False
+            time.sleep(0.01)
+        return True
 
 
 def do_not_wait() -> None:
@@ -174,6 +197,8 @@ def do_not_wait() -> None:
 
 def main(place: Path, jobs: list[str]) -> dict[str, Any]:
     """Do jobs such as `phases:6:9,15`: stop children of a shape six times, by one of these signals.
+
+    `phases:live6:9` lets six runs come to their end under fire.
 
     Returns:
         What happened, job by job.
@@ -187,7 +212,11 @@ def main(place: Path, jobs: list[str]) -> dict[str, Any]:
         root = place / f"{shape}-{numbers}"
         prepare(root)
         trainings = Trainings(root, shape)
-        trainings.stop_often(int(stops), int(stops), list(map(int, numbers.split(","))))
+        signals = list(map(int, numbers.split(",")))
+        if stops.startswith("live"):
+            trainings.finish_under_fire(int(stops.removeprefix("live")), signals[0])
+        else:
+            trainings.stop_often(int(stops), int(stops), signals)
         found[job] = vars(trainings.report)
     return found
 

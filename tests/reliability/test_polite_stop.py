@@ -14,14 +14,22 @@ from durable_disks import do_not_wait
 
 from reliability.conftest import STOPPED, Reports
 from reliability.small_runs import temporaries
-from reliability.training_runs import differences, ending, prepare, save_after_each_step, train
+from reliability.training_runs import (
+    SHAPES,
+    differences,
+    ending,
+    prepare,
+    save_after_each_step,
+    train,
+)
 from tlcompile.durable import system, take_lock
 from tlcompile.errors.resume import StoppedError, TerminatedError
 from tlcompile.features.prefix import Prefix
 from tlcompile.run.saving import Saving
-from tlcompile.run.signals import stoppable
+from tlcompile.run.signals import Stop, stoppable
 from tlcompile.training import loop
 from tlcompile.training.checkpoint import Checkpoints
+from tlcompile.training.compute import Compute
 from tlcompile.training.step import Step
 
 GRACE = 10.0  # seconds
@@ -46,6 +54,19 @@ def test_stopped_at_random_instants(
         assert report["wrong"] == [], job
         assert report["stops"] == int(job.split(":")[1])
         assert report["slowest"] < GRACE
+
+
+@pytest.mark.parametrize(
+    "job",
+    ["phases:live1:9", *(pytest.param(f"{s}:live50:9", marks=pytest.mark.slow) for s in SHAPES)],
+)
+def test_every_run_ends_though_it_is_killed_again_and_again(
+    forked: Callable[[tuple[str, ...]], Reports], job: str
+) -> None:
+    """Twice the time to the first checkpoint is enough to get on."""
+    (report,) = forked((job,)).values()
+    assert report["wrong"] == []
+    assert report["runs"] == int(job.split(":")[1].removeprefix("live"))
 
 
 # In this process
@@ -143,6 +164,36 @@ def test_what_was_stopped_goes_on_to_the_bit(
     stopped(root, shape, Saving, name, 1)
     train(root, shape, "stopped")
     assert differences(ending(root / "stopped"), ending(root / "whole")) == []
+
+
+def test_a_handler_that_saves_would_be_seen(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The seeded mistake of the bar: weights that have moved, and a counter that has not."""
+    save_after_each_step(monkeypatch.setattr)
+    train(root, "cached", "whole")
+    current: list[Saving] = []
+    began, handle, step = Saving.began, Stop.handle, Compute.step
+
+    def beginning(self: Saving, *rest: Any) -> None:
+        current.append(self)
+        began(self, *rest)
+
+    def saving_inside(self: Stop, number: int, frame: Any) -> None:
+        current[-1].save()
+        self.polite = 0
+        handle(self, number, frame)
+
+    def stepping(self: Compute, *rest: Any) -> None:
+        step(self, *rest)
+        send()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Saving, "began", beginning)
+        patch.setattr(Stop, "handle", saving_inside)
+        patch.setattr(Compute, "step", stepping)
+        with pytest.raises(TerminatedError), stoppable():
+            train(root, "cached", "stopped")
+    train(root, "cached", "stopped")
+    assert differences(ending(root / "stopped"), ending(root / "whole"))
 
 
 def test_nothing_stays_locked_or_half_written(root: Path) -> None:

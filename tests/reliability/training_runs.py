@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -131,8 +132,8 @@ def note(path: Path, text: str) -> None:
     os.close(fd)
 
 
-def note_places(path: Path) -> None:
-    """Note each save, before and after it: where training stands, as phase.epoch.step."""
+def note_places(path: Path, times: Path) -> None:
+    """Note each save, before and after it: where training stands, as phase.epoch.step; and when."""
     save = Saving.save
 
     def noted(self: Saving) -> None:
@@ -141,5 +142,6 @@ def note_places(path: Path) -> None:
         note(path, f"{place} begins\n")
         save(self)
         note(path, f"{place} saved\n")
+        note(times, f"{time.monotonic()}\n")
 
     Saving.save = noted  # type: ignore[method-assign]

@@ -36,6 +36,7 @@ from tlcompile.features.sources import InMemory, InStore, KeptSource, LiveSource
 from tlcompile.features.tiers import Tier
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run import features as module
+from tlcompile.run import opening
 from tlcompile.run import train as train_module
 from tlcompile.run.cli import main
 from tlcompile.run.evaluate import judge
@@ -284,14 +285,14 @@ def test_images_that_are_not_cropped_are_not_stored(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a set have one shape."""
-    original = train_module.open_base
+    original = opening.open_base
 
     def uncropped(*given: Any) -> Any:
         opened = original(*given)
         whole = dataclasses.replace(opened.preprocessing, resize=None, crop=None)
         return dataclasses.replace(opened, preprocessing=whole)
 
-    monkeypatch.setattr(train_module, "open_base", uncropped)
+    monkeypatch.setattr(opening, "open_base", uncropped)
     _, (line,) = train(data, tmp_path / "run", tmp_path / "cache")
     assert "computed in every epoch: images are not cropped to one size" in line
     train(data, tmp_path / "off", tmp_path / "cache", **OFF)

@@ -13,6 +13,7 @@ from tlcompile.errors.recipe import RecipeError
 from tlcompile.recipe.load import read_recipe
 from tlcompile.recipe.overrides import split_arguments
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run import opening
 from tlcompile.run import train as train_module
 from tlcompile.run.app import Session, launch
 from tlcompile.run.cli import main
@@ -108,7 +109,7 @@ def test_a_point_that_fails_is_a_row(
     recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["train", recipe, "-m", "freeze.upto=stem,block1,block2"]
-    original = train_module.open_splits
+    original = opening.open_splits
     calls = 0
 
     def fail_once(*given: object) -> object:
@@ -118,7 +119,7 @@ def test_a_point_that_fails_is_a_row(
             raise RuntimeError("=the machine\nburns")
         return original(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(train_module, "open_splits", fail_once)
+    monkeypatch.setattr(opening, "open_splits", fail_once)
     told = tl(capsys, *words, code=1)
     assert "1 of 3 points failed [sweep-failed]" in told
     rows = manifest()

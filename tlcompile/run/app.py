@@ -60,6 +60,7 @@ class Session:
         typed: The overrides as typed, which lend their places to errors.
         run_one: Trains one recipe; its result is kept.
         run_points: Trains the points of a sweep.
+        process: That launches; another launcher than ours may run the points in others.
     """
 
     root: Mapping
@@ -68,6 +69,7 @@ class Session:
     run_one: Callable[[Recipe], Any]
     run_points: Callable[[list[tuple[str, ...]], list[Recipe]], Any]
     results: list[Any] = field(default_factory=list)
+    process: int = field(default_factory=os.getpid)
 
     def recipe(self, texts: Sequence[str]) -> Recipe:
         """Return the recipe of one job, from the overrides that Hydra gave it."""
@@ -152,6 +154,8 @@ def _job(_config: DictConfig, session: Session, caught: list[BaseException]) -> 
         session.results.append(result)
         return result
     except BaseException as error:
+        if os.getpid() != session.process:
+            raise  # a launcher of Hydra's runs the points elsewhere, and brings it back
         caught.append(error)
         return None
 

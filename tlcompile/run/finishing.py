@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 from tlcompile.bundle import save_bundle
-from tlcompile.data.samples import Samples
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import read_classes, resolved, write_record
 from tlcompile.run.groups import base_rate
@@ -16,7 +16,7 @@ from tlcompile.run.record import environment, images_digest
 from tlcompile.run.saving import Saving, load_into
 from tlcompile.run.splits import Say
 from tlcompile.run.trust import tell_curves
-from tlcompile.training.judged import Judged, judge
+from tlcompile.training.judged import judge
 from tlcompile.training.state import EpochRow
 
 
@@ -64,20 +64,19 @@ def finish(
 
 def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
     """Judge the best weights by test/, where there is one; its labels are used this one time."""
-    if phases.splits.test is None:
+    test, index = phases.splits.test, phases.phase_of_best()
+    if test is None:
         return None
-    judged = _judge_best(phases, "test", phases.splits.test)
-    say(f"test (used once): {judged.score.told()}")
-    return judged.as_data()
-
-
-def _judge_best(phases: Phases, name: str, samples: Samples) -> Judged:
-    index = phases.phase_of_best()
     model, size = phases.models[index], phases.recipe.features.batch_size
     model.hold_freeze()
-    with phases.sources(index, {name: samples}) as sources:
-        source, objective = sources[name], phases.objective
-        return judge(model, source, objective=objective, batch_size=size, ranks=phases.ranks)
+    with contextlib.ExitStack() as stack:
+        source = phases.test
+        if source is None:
+            source = stack.enter_context(phases.sources(index, {"test": test}))["test"]
+        objective = phases.objective
+        judged = judge(model, source, objective=objective, batch_size=size, ranks=phases.ranks)
+    say(f"test (used once): {judged.score.told()}")
+    return judged.as_data()
 
 
 def _record(recipe: Recipe, phases: Phases, best: EpochRow) -> dict[str, Any]:

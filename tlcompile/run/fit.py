@@ -11,6 +11,7 @@ from tlcompile.errors.recipe import OverrideSyntaxError
 from tlcompile.recipe.overrides import is_sweep, split_arguments
 from tlcompile.run.app import launch, open_session
 from tlcompile.run.ranks import compose_once
+from tlcompile.run.say import say
 from tlcompile.run.single import run_single
 from tlcompile.run.sweep import run_points
 from tlcompile.training.ranks import ALONE, Ranks, is_rank
@@ -61,7 +62,9 @@ def run(options: argparse.Namespace) -> int:
         )
         if multirun and ranks.world > 1:
             raise SweepUnderTorchrunError(world=ranks.world)
-        launch(session, overrides, for_hydra, multirun)
+        results = launch(session, overrides, for_hydra, multirun)
+        if multirun and not results:  # hydra/launcher=submitit_slurm, ...
+            say("the points ran by the launcher that you named, each in a run's folder of its own")
 
     if is_rank():
         return compose_once(compose)

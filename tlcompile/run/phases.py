@@ -85,6 +85,7 @@ class Phases:
         ranks: Processes that train together.
         precision: Of the frozen part; what `auto` has become, once it is known.
         told: What the record says of features, phase by phase.
+        test: Rows of test/, where they do not depend on which epoch is the best.
     """
 
     recipe: Recipe
@@ -101,6 +102,7 @@ class Phases:
     ranks: Ranks = ALONE
     precision: str | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
+    test: Source | None = None
 
     def names(self) -> list[str]:
         """Return the phases' names; `main` where there is but one."""
@@ -127,8 +129,11 @@ class Phases:
         for parameter in model.parameters():
             parameter.grad = None
         model.hold_freeze()
-        splits = {name: part for name, part in self.splits.named().items() if name != "test"}
+        splits = self.splits.named()
+        if len(self.models) > 1:  # which phase will be the best is not known yet
+            splits.pop("test", None)
         with self.sources(index, splits) as sources:
+            self.test = sources.get("test")
             yield self._trainer(index, recipe, model, sources, proof)
 
     @contextlib.contextmanager

@@ -92,6 +92,7 @@ class Step:
     compute: Compute
     phase: str
     forward: Callable[..., Any] = field(init=False)
+    moved: bool = field(init=False, default=True)  # the last step; fp16 skips one that overflows
     buffers: dict[str, Tensor] = field(init=False)
     _before: dict[str, Tensor] = field(init=False, default_factory=dict)
 
@@ -140,8 +141,9 @@ class Step:
         for hook in self.before_step if sound else ():
             hook(self.parameters)
         self.compute.step(self.optimizers.each)
-        for hook in self.after_step:
+        for hook in self.after_step if sound else ():
             hook(self.parameters)
+        self.moved = sound
 
     def undo(self) -> None:
         """Make as if a step that was not finished had not begun."""
