@@ -285,6 +285,7 @@ ROWS = [
 ]  # fmt: skip
 
 # (layer, inputs): each is refused, by its shapes, its inputs, or by torch itself.
+
 WRONG = [
     ({"layer": "linear", "out": 7}, [M]),
     ({"layer": "bilinear", "out": 7}, [V, T]),

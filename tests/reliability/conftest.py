@@ -16,6 +16,8 @@ import pytest
 TESTS = Path(__file__).parents[1]
 KILLED = ("cached:3:9", "phases:4:9", "ema:3:9")
 STOPPED = ("phases:6:15,10,2",)
+UNDER_FIRE = ("cached:live1:9",)
+QUICK = (*KILLED, *STOPPED, *UNDER_FIRE)
 
 Reports = dict[str, dict[str, Any]]
 
@@ -44,8 +46,7 @@ def forked() -> Callable[[tuple[str, ...]], Reports]:
     def reports(jobs: tuple[str, ...]) -> Reports:
         missing = tuple(job for job in jobs if job not in kept)
         if missing:
-            quick = {*KILLED, *STOPPED}
-            kept.update(fork_trainings((*KILLED, *STOPPED) if quick & {*missing} else missing))
+            kept.update(fork_trainings(QUICK if {*QUICK} & {*missing} else missing))
         return {job: kept[job] for job in jobs}
 
     return reports

@@ -135,7 +135,8 @@ class Trainings:
         name, tries = "run0", 0
         while self.report.stops < stops:
             child, tries = self.start(name), tries + 1
-            code = self.wait(child, draw.uniform(0, self.seconds))
+            early = draw.random() < 0.25  # most are stopped while they train
+            code = self.wait(child, draw.uniform(0 if early else self.first, self.seconds))
             if code is None:
                 number = draw.choice(signals)
                 code = self.ended_by(child, number)

@@ -47,11 +47,13 @@ Forked = Callable[[tuple[str, ...]], Reports]
     ids=lambda jobs: "+".join(job.rpartition(":")[0] for job in jobs),
 )
 def test_killed_at_random_instants(forked: Forked, jobs: tuple[str, ...]) -> None:
+    places: set[str] = set()
     for job, report in forked(jobs).items():
         assert report["wrong"] == [], job
         assert report["stops"] == int(job.split(":")[1])
         assert report["runs"] > 0
-        assert set(report["places"]) - {"start"}, "none was killed while it trained"
+        places |= set(report["places"])
+    assert places - {"start"}, "none was killed while it trained"
 
 
 # In this process
@@ -87,7 +89,7 @@ def each_stop(root: Path, shape: str, every: int) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("shape", "every"),
-    [("phases", 97), *(pytest.param(shape, 1, marks=pytest.mark.slow) for shape in SHAPES)],
+    [("phases", 211), *(pytest.param(shape, 1, marks=pytest.mark.slow) for shape in SHAPES)],
 )
 def test_stopped_at_operations_on_the_disk(root: Path, shape: str, every: int) -> None:
     train(root, shape, "whole")

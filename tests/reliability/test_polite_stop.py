@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from durable_disks import do_not_wait
 
-from reliability.conftest import STOPPED, Reports
+from reliability.conftest import STOPPED, UNDER_FIRE, Reports
 from reliability.small_runs import temporaries
 from reliability.training_runs import (
     SHAPES,
@@ -58,7 +58,7 @@ def test_stopped_at_random_instants(
 
 @pytest.mark.parametrize(
     "job",
-    ["phases:live1:9", *(pytest.param(f"{s}:live50:9", marks=pytest.mark.slow) for s in SHAPES)],
+    [*UNDER_FIRE, *(pytest.param(f"{s}:live50:9", marks=pytest.mark.slow) for s in SHAPES)],
 )
 def test_every_run_ends_though_it_is_killed_again_and_again(
     forked: Callable[[tuple[str, ...]], Reports], job: str

@@ -10,7 +10,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import itertools
+import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
@@ -35,6 +37,14 @@ Save = Callable[[Checkpoints, int], None]
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     do_not_wait(monkeypatch)
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A folder in memory, where that can be: what a disk does is modelled here."""
+    memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="tlcompile-", dir=memory) as folder:
+        yield Path(folder)
 
 
 def of(number: int) -> dict[str, Tensor]:
@@ -73,11 +83,11 @@ def equal(one: dict[str, Tensor] | None, other: dict[str, Tensor]) -> bool:
 
 
 def stops(
-    tmp_path: Path, save: Save = save, mutant: Mutant | None = None
+    place: Path, save: Save = save, mutant: Mutant | None = None
 ) -> Iterator[tuple[int, str, int | str]]:
     """Stop at every operation; yield the saves that were done, how it stopped, and what is left."""
     for number in itertools.count(1):
-        folder = tmp_path / str(number)
+        folder = place / str(number)
         folder.mkdir()
         calls = PowerLossCalls(folder, number, mutant)
         with replaced_calls(calls), contextlib.suppress(Killed):
@@ -89,10 +99,10 @@ def stops(
             done = SAVES
         calls.close_all()
         for early in itertools.product((False, True), repeat=2):
-            after = tmp_path / f"{number}-{early}"
+            after = place / f"{number}-{early}"
             calls.disk_after_power_loss(after, *early)
             yield done, f"power loss {early}", verdict(after)
-        after = tmp_path / f"{number}-torn"
+        after = place / f"{number}-torn"
         torn(calls.disk, after)
         yield done, "torn write", verdict(after)
         yield done, "killed", verdict(folder)  # last: it clears what was left
@@ -117,16 +127,16 @@ def is_wrong(stop: tuple[int, str, int | str]) -> bool:
     return left not in (done, done + 1)
 
 
-def test_every_stop_leaves_a_whole_generation(tmp_path: Path) -> None:
-    found = list(stops(tmp_path))
+def test_every_stop_leaves_a_whole_generation(place: Path) -> None:
+    found = list(stops(place))
     assert len(found) > 300, "hardly anything was written"
     assert not list(filter(is_wrong, found))
     assert {left for _, _, left in found} == set(range(1, SAVES + 1))
 
 
 @pytest.mark.parametrize("mutant", [Mutant.NO_FSYNC, Mutant.NO_FSYNC_DIR])
-def test_a_mistake_in_durable_is_seen(tmp_path: Path, mutant: Mutant) -> None:
-    assert any(map(is_wrong, stops(tmp_path, mutant=mutant)))
+def test_a_mistake_in_durable_is_seen(place: Path, mutant: Mutant) -> None:
+    assert any(map(is_wrong, stops(place, mutant=mutant)))
 
 
 def best_last(monkeypatch: pytest.MonkeyPatch) -> Save:
@@ -168,6 +178,6 @@ def old_first(_monkeypatch: pytest.MonkeyPatch) -> Save:
 
 @pytest.mark.parametrize("mutant", [best_last, old_first])
 def test_a_mistake_in_the_order_of_things_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], Save]
+    place: Path, monkeypatch: pytest.MonkeyPatch, mutant: Callable[[pytest.MonkeyPatch], Save]
 ) -> None:
-    assert any(map(is_wrong, stops(tmp_path, mutant(monkeypatch))))
+    assert any(map(is_wrong, stops(place, mutant(monkeypatch))))

@@ -34,7 +34,7 @@ from tlcompile.recipe.sent import from_plain, to_plain
 from tlcompile.run import api, launch
 from tlcompile.run.api import train
 from tlcompile.run.launch import Job, num_devices, refuse_other_count
-from tlcompile.run.ranks import write_error
+from tlcompile.run.rank_errors import write_error
 from tlcompile.run.single import run_single
 from tlcompile.run.train import train_recipe
 
@@ -331,3 +331,24 @@ def until(true: Callable[[], Any], seconds: float = 120) -> None:
     while not true():
         assert time.monotonic() < stop, "it never came"
         time.sleep(0.05)
+
+
+SUBMITIT = ("-m", "hydra/launcher=submitit_local", "hydra.sweep.dir=jobs",
+            "hydra.launcher.timeout_min=5")  # fmt: skip
+
+
+@pytest.mark.slow
+def test_points_can_be_jobs_of_hydras_submitit_launcher(small: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    said, _ = end(start("small.yaml", *SUBMITIT, "fine_tune.seed=1,2,3"))
+    assert "the points ran by the launcher that you named" in said
+    records = [json.loads(path.read_text()) for path in Path("runs").glob("*/record.json")]
+    assert [record["state"] for record in records] == ["finished"] * 3
+
+
+@pytest.mark.slow
+def test_a_point_that_fails_as_a_job_is_told(small: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
+    _, errors = end(start("small.yaml", *SUBMITIT, "data.per_class=10,9999"), 1)
+    assert "has 91 of the 9999 images asked for" in errors or "9999 a class" in errors
+    assert "Traceback" not in errors

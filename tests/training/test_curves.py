@@ -6,9 +6,12 @@ import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
+from tlcompile.recipe.load import load_recipe
+from tlcompile.run.train import train_recipe
 from tlcompile.training.curves import Reading, read_curves
 from tlcompile.training.metrics import Score
 
@@ -184,3 +187,21 @@ def test_the_verdict_bears_the_noise_of_a_thousand_samples(verdict: str) -> None
             for losses in CURVES[verdict]
         ]
         assert read(history(*noisy)).verdict == verdict
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("override", "verdict"),
+    [
+        ("fine_tune.epochs=8", "good fit"),
+        ("fine_tune.optimizer.lr=1e-5", "rate too low"),
+        ("fine_tune.optimizer.lr=1", "rate too high"),
+        ("fine_tune.epochs=2", "too few epochs to tell"),
+    ],
+)
+def test_real_runs_of_digits_have_the_verdict_that_they_were_made_for(
+    tmp_path: Path, override: str, verdict: str, seed: int
+) -> None:
+    recipe = load_recipe("recipes/digits.yaml", [override, f"fine_tune.seed={seed}"])
+    assert train_recipe(recipe, tmp_path / "run").record["curves"]["verdict"] == verdict

@@ -24,8 +24,10 @@ VERBS = {
     "plan": ("show_plan", "show what would happen", "plan recipes/digits.yaml freeze.upto=block2"),
     "train": ("fit", "compile and train", "train recipes/digits.yaml -m freeze.upto=stem,block1"),
     "find-rate": ("find_rate", "suggest a learning rate", "find-rate recipes/digits.yaml"),
+    "advise": ("advise", "compare freeze points", "advise recipes/digits.yaml"),
     "evaluate": ("evaluate", "judge a run on labelled images", "evaluate runs/digits-1a2b3c4d"),
     "predict": ("predict", "say what is on images", "predict runs/flowers-1a2b3c4d photo.jpg"),
+    "report": ("report", "write a page of a run or a sweep", "report sweeps/digits-1a2b3c4d"),
     "cache": ("cache", "list, verify or shrink stored features", "cache gc --budget 20GB"),
     "schema": ("schema", "print the JSON Schema of recipes", "schema > recipe.schema.json"),
 }
@@ -35,6 +37,7 @@ READS_RECIPES = (
     "plan",
     "train",
     "find-rate",
+    "advise",
     "evaluate",
     "predict",
 )  # these take --allow-plugin

@@ -35,7 +35,7 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.sent import from_plain, to_plain
 from tlcompile.run.device import device_type
 from tlcompile.run.folder import read_record
-from tlcompile.run.ranks import read_errors
+from tlcompile.run.rank_errors import read_errors
 from tlcompile.run.signals import ERRORS
 
 SECONDS_TO_SAVE = "120"  # between a signal and SIGKILL: a checkpoint is written meanwhile

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from tlcompile.data.digests import Keys, digests_of
@@ -55,6 +56,8 @@ def open_run(
         TLCompileError: Anything that the user, the data or the machine has to mend.
     """
     device = ranks.device(choose_device(recipe).type)
+    if device.index is not None:  # what torch puts on "the" GPU goes to this rank's
+        torch.cuda.set_device(device)
     exactly(deterministic=recipe.run.deterministic)
     keep_freed_memory()
     _refuse_early(recipe, base)

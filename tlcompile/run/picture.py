@@ -17,9 +17,19 @@ def write_picture(path: Path, proof: Proof) -> None:
         FileExistsAlreadyError: Something else stands there.
         RunError: It cannot be written.
     """
+    write_page(path, page_of(proof.recipe.name, _figures(proof)), "--html")
+
+
+def write_page(path: Path, page: str, flag: str) -> None:
+    """Write a page of ours; what is none is never overwritten.
+
+    Raises:
+        FileExistsAlreadyError: Something else stands there; `flag` names another place.
+        RunError: It cannot be written.
+    """
     if path.exists() and not _is_ours(path):
-        raise FileExistsAlreadyError(path=str(path), flag="--html")
-    write_file(path, page_of(proof.recipe.name, _figures(proof)).encode())
+        raise FileExistsAlreadyError(path=str(path), flag=flag)
+    write_file(path, page.encode())
 
 
 def _is_ours(path: Path) -> bool:

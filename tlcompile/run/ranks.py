@@ -5,12 +5,10 @@ python -m tlcompile.run.ranks PLAN
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import io
 import json
 import os
-import pickle
 import sys
 import threading
 import time
@@ -22,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.ranks import PeerLostError, RankCrashedError
 from tlcompile.run.importing import importing
+from tlcompile.run.rank_errors import write_error
 from tlcompile.run.signals import stoppable
 
 if TYPE_CHECKING:
@@ -108,29 +107,6 @@ def _leave(error: TLCompileError) -> None:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(error.exit_code)
-
-
-def write_error(path: Path, error: TLCompileError) -> None:
-    """Leave an error for the launcher; torchrun prints the message, ours takes the error itself."""
-    from tlcompile.durable.files import write_file
-
-    now = time.time()
-    message = {
-        "message": f"\n{error}",
-        "extraInfo": {"py_callstack": str(error), "timestamp": str(int(now))},
-    }
-    sent = {"time": now, "error": base64.b64encode(pickle.dumps(error)).decode()}
-    write_file(path, json.dumps({"message": message, "tlcompile": sent}).encode())
-
-
-def read_errors(folder: Path) -> list[TLCompileError]:
-    """Return what the ranks left, the first first; the folder must be ours alone: it is unpickled."""
-    files = [json.loads(path.read_bytes()) for path in folder.rglob("error.json")]
-    sent = [one["tlcompile"] for one in files if "tlcompile" in one]
-    return [
-        pickle.loads(base64.b64decode(one["error"]))
-        for one in sorted(sent, key=lambda one: float(one["time"]))
-    ]
 
 
 @contextlib.contextmanager

@@ -158,7 +158,8 @@ def _train_phase(
                 if ranks.is_first:
                     add_row(saving.folder, event.row, trainer.objective)
                 following.epoch(event.row)
-                trainer.proof.refuse_unreached()
+                if trainer.step.moved:  # else fp16 could not hold any gradient yet
+                    trainer.proof.refuse_unreached()
                 on_epoch(event.row, event.is_best)
             # Ranks stop and save after the same step, whichever of them was told to.
             asked = ranks.largest(stop.asked or 0)

@@ -76,6 +76,10 @@ class Compute:
         bad = [t for state in states for t in state["found_inf_per_device"].values()]
         return not any(bool(tensor) for tensor in bad)
 
+    def is_at_its_end(self) -> bool:
+        """Tell whether gradients are scaled no more: one that is not finite is none of fp16's."""
+        return self._scaler is not None and self._scaler.get_scale() <= 1.0
+
     def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
         """Let each optimizer step; with fp16 none whose gradients overflowed, and a smaller scale."""
         for optimizer in optimizers:

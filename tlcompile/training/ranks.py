@@ -92,7 +92,7 @@ class Ranks:
     @contextlib.contextmanager
     def averaging(self, module: nn.Module, last: bool) -> Iterator[None]:
         """Send gradients after the last micro-batch of a step alone; `forward` stands inside, too."""
-        inner = getattr(module, "_orig_mod", module)  # inside what torch.compile returns
+        inner: Any = getattr(module, "_orig_mod", module)  # inside what torch.compile returns
         waits = isinstance(inner, DistributedDataParallel) and not last
         with inner.no_sync() if waits else contextlib.nullcontext():
             yield

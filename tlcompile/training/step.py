@@ -208,7 +208,8 @@ class Step:
     ) -> None:
         """Refuse a loss, or gradients, that are no number; fp16's overflow is not `sound`."""
         losses = [piece.loss for piece in pieces]
-        norm = gradient_norm([*self.parameters.values()]) if sound else torch.zeros(())
+        excused = not sound and not self.compute.is_at_its_end()
+        norm = torch.zeros(()) if excused else gradient_norm([*self.parameters.values()])
         if bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device)))):
             return
         bad = [p for p in pieces if not bool(torch.isfinite(p.loss))]
@@ -230,7 +231,7 @@ class Step:
             what=found.what,
             samples=tuple(self.name_of(piece.samples[place]) for place in found.positions),
             count=len(piece.samples),
-            gradient_norm=float(norm),
+            gradient_norm=None if excused else float(norm),
         )
 
 

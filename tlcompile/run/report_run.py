@@ -1,0 +1,324 @@
+"""Read a run's folder for its page: record, curves, classes, mistakes, the compiled model."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tlcompile.bundle import load_bundle
+from tlcompile.data.samples import Samples
+from tlcompile.errors.base import Problems, TLCompileError, listed
+from tlcompile.model.compiled import CompiledModel
+from tlcompile.passes.lookup import shown_point
+from tlcompile.recipe.finished import FinishedRun, read_run
+from tlcompile.recipe.schema import Recipe
+from tlcompile.report.graph_page import graph_figure
+from tlcompile.report.pages import (
+    ClassRow,
+    Command,
+    Epoch,
+    Mistake,
+    Mistakes,
+    Output,
+    RunData,
+    SplitScore,
+    Table,
+)
+from tlcompile.run.evaluate import logits_of
+from tlcompile.run.folder import CONFUSION, METRICS, recipe_digest
+from tlcompile.run.objective import objective_of_bundle
+from tlcompile.run.plan_text import shown_rate, shown_schedule
+from tlcompile.run.prove import compile_phases
+from tlcompile.run.rates import phase_names, rates_of
+from tlcompile.run.record import images_digest
+from tlcompile.run.splits import open_splits
+from tlcompile.training.metrics import Score
+
+MOST = 24  # images that are shown
+SIDE = 192  # pixels of their longer side; drawn at about 112, so sharp on a fine screen
+PIXELS = 48  # side up to which an image is so small that it is enlarged without smoothing
+RATES = ("phase", "trains", "parameters", "optimizer", "lr", "decay", "schedule", "epochs", "batch")
+
+
+def run_data(folder: Path, *, images: bool = True, workers: int = 2) -> RunData:
+    """Return what the page of a finished run shows.
+
+    Args:
+        folder: The run's, or its bundle's alone, which has no curves.
+        images: Whether validation images are predicted again, to show those that are wrong.
+        workers: Threads that decode images.
+
+    Raises:
+        UnfinishedRunError: It has not saved its model.
+        NotABundleError: It is something else than a run.
+        DamagedFileError: A file is not as it was written.
+    """
+    run = read_run(folder)
+    record, recipe = run.record, run.recipe
+    best = record["best"]
+    split = "val" if best["val"] else "train"
+    models, note = _models(run)
+    return RunData(
+        name=recipe.name,
+        folder=str(folder),
+        headline=f"{Score.from_data(best[split]).headline()}, best epoch {best['epoch']}",
+        facts=_facts(run),
+        epochs=read_epochs(folder),
+        monitor=record["monitor"],
+        best=best["epoch"],
+        reading=_reading(record),
+        scores=_scores(record),
+        outputs=_outputs(folder, best.get("classes") or {}),
+        mistakes=_mistakes(run, workers) if images else Mistakes(),
+        figures=_figures(recipe, models),
+        graph_note=note,
+        rates=_rates(recipe, models),
+        proofs=_several(record["freeze_proof"]),
+        origin=origin(record),
+        recipe=run.read("recipe.yaml").decode(),
+        reproduce=Command(reproduce(folder, recipe), "Train it again:"),
+        following=_following(folder, recipe),
+    )
+
+
+def read_epochs(folder: Path) -> tuple[Epoch, ...]:
+    """Return metrics.csv; nothing where there is none."""
+    try:
+        text = (folder / METRICS).read_text(encoding="utf-8")
+    except OSError:
+        return ()
+    return tuple(
+        Epoch(
+            number=int(row["epoch"]),
+            phase=row["phase"],
+            values={name: float(cell) for name, cell in row.items() if cell and "/" in name},
+        )
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    )
+
+
+def reproduce(folder: Path, recipe: Recipe) -> str:
+    """Return the command that trains a run again; its recipe has every override in it."""
+    words = f"tlcompile train {shlex.quote(str(folder / 'recipe.yaml'))}"
+    if not _named_by_recipe(folder, recipe):
+        return words  # a sweep's point: it becomes a run of its own
+    return f"{words}{_place(folder)} --again"
+
+
+def _named_by_recipe(folder: Path, recipe: Recipe) -> bool:
+    return folder.name.startswith(f"{recipe.name}-{recipe_digest(recipe)}")
+
+
+def _place(folder: Path) -> str:
+    above = str(folder.parent)
+    return "" if above == "runs" else f" output_dir={shlex.quote(above)}"
+
+
+def _following(folder: Path, recipe: Recipe) -> tuple[Command, ...]:
+    where = shlex.quote(str(folder))
+    return (
+        Command(f"tlcompile predict {where} IMAGE_OR_FOLDER", "What is on an image:"),
+        Command(f"tlcompile evaluate {where} FOLDER", "Judge it on other images:"),
+        Command(f"{reproduce(folder, recipe).removesuffix(' --again')} -m fine_tune.seed=0,1,2",
+                "How much the seed matters:"),
+    )  # fmt: skip
+
+
+def _facts(run: FinishedRun) -> tuple[tuple[str, str], ...]:
+    record, recipe = run.record, run.recipe
+    base = record["base"]
+    names = list(record["classes"])
+    images = {name: _count(found) for name, found in (record.get("images") or {}).items()}
+    best = record["best"]
+    return (
+        ("base", f"{base['model']}, weights {base['weights']}{_from_run(base)}"),
+        ("frozen", frozen_words(recipe)),
+        ("task", str(record["task"])),
+        ("classes", f"{len(names)}: {listed(names, 8)}" if names else ""),
+        ("images", ", ".join(f"{count:,} {name}" for name, count in images.items() if count)),
+        ("trains", f"{record['trainable']:,} parameters"),
+        ("took", f"{record['seconds']:.1f} s on {record['device']}"),
+        ("chosen by", f"{record['monitor']}, best at epoch {best['epoch']}"),
+    )
+
+
+def _from_run(base: Mapping[str, Any]) -> str:
+    return f", from run {base['run']}" if base.get("run") else ""
+
+
+def _count(found: Any) -> int:
+    return sum(found.values()) if isinstance(found, dict) else int(found or 0)
+
+
+def frozen_words(recipe: Recipe) -> str:
+    """Word what is frozen: 'layer3', 'only layer3', 'none'."""
+    upto = " + ".join(map(shown_point, recipe.freeze.upto))
+    only = " + ".join(map(shown_point, recipe.freeze.only))
+    return " and ".join(filter(None, [upto, only and f"only {only}"])) or "none"
+
+
+def _reading(record: Mapping[str, Any]) -> tuple[str, str, str] | None:
+    curves = record.get("curves")
+    return (curves["verdict"], curves["evidence"], curves["advice"]) if curves else None
+
+
+def _scores(record: Mapping[str, Any]) -> tuple[SplitScore, ...]:
+    found = {**{k: record["best"][k] for k in ("train", "val")}, "test": record.get("test")}
+    return tuple(_score(name, data) for name, data in found.items() if data)
+
+
+def _score(split: str, data: Mapping[str, Any]) -> SplitScore:
+    score = Score.from_data(data)
+    values = {"loss": score.loss, **score.values}
+    for name, part in score.parts.items():
+        values |= {f"{name}/{metric}": value for metric, value in part.values.items()}
+        values |= {f"{name}/accuracy": part.accuracy} if part.correct is not None else {}
+    ends = None
+    if score.correct is not None:
+        values, ends = {"accuracy": score.accuracy, **values}, score.interval()
+    return SplitScore(split, score.count, values, ends)
+
+
+def _outputs(folder: Path, classes: Mapping[str, Any]) -> tuple[Output, ...]:
+    """Return the classes of each output, with the matrix that the folder has."""
+    several = classes and all("n" not in rows for rows in classes.values())
+    by_output = classes if several else {"": classes} if classes else {}
+    return tuple(
+        Output(name, tuple(ClassRow(word, r["n"], r["correct"], r["recall"], r["precision"], r["f1"])
+                           for word, r in rows.items()), _matrix(folder, name))
+        for name, rows in by_output.items()
+    )  # fmt: skip
+
+
+def _matrix(folder: Path, output: str) -> tuple[tuple[int, ...], ...]:
+    stem, dot, ending = CONFUSION.partition(".")
+    path = folder / (f"{stem}-{output}{dot}{ending}" if output else CONFUSION)
+    if not path.is_file():
+        return ()
+    rows = csv.reader(io.StringIO(path.read_bytes().decode(), newline=""))
+    return tuple(tuple(int(cell) for cell in row[1:]) for row in list(rows)[1:])
+
+
+def _models(run: FinishedRun) -> tuple[list[CompiledModel], str]:
+    """Compile each phase without weights; return them, and why there are none."""
+    if run.on_own_module:
+        return [], "The graph is not drawn: the base was your own module."
+    try:
+        proof = compile_phases(run.recipe, len(run.classes))
+    except TLCompileError as error:
+        return [], f"The graph is not drawn: {headline(error)}."
+    return [proof.model, *proof.later], ""
+
+
+def headline(error: TLCompileError) -> str:
+    """Return what is wrong in one line."""
+    first = error.errors[0] if isinstance(error, Problems) else error
+    return first.headline()
+
+
+def _figures(recipe: Recipe, models: Sequence[CompiledModel]) -> tuple[str, ...]:
+    names = phase_names(recipe) if len(models) > 1 else [""]
+    return tuple(
+        graph_figure(model.summary, model.boundary, _figure_title(name, model))
+        for name, model in zip(names, models, strict=False)
+    )
+
+
+def _figure_title(phase: str, model: CompiledModel) -> str:
+    trains = sum(parameter.numel() for _, parameter in model.trainable())
+    frozen = sum(parameter.numel() for parameter in model.parameters()) - trains
+    counts = f"{trains:,} parameters train, {frozen:,} are frozen"
+    return f"{f'phase {phase}: ' if phase else ''}{model.summary.model}: {counts}"
+
+
+def _rates(recipe: Recipe, models: Sequence[CompiledModel]) -> Table:
+    rows = tuple(
+        (
+            rate.phase, listed(rate.trains, 4), f"{rate.parameters:,}", rate.optimizer,
+            shown_rate(rate), "-" if rate.weight_decay is None else f"{rate.weight_decay:g}",
+            shown_schedule(rate), str(rate.epochs), str(rate.batch_size),
+        )
+        for rate in rates_of(recipe, models)
+    )  # fmt: skip
+    return RATES, rows
+
+
+def _several(proof: Any) -> tuple[str, ...]:
+    return tuple(proof) if isinstance(proof, list) else (str(proof),)
+
+
+def origin(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Return versions, digests and the device of a record, as (word, value)."""
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
+    images = record.get("images_sha256") or {}
+    threads = record["threads"]
+    return (
+        ("versions", versions),
+        ("device", f"{record['device']}, {threads} thread{'s' if threads != 1 else ''}"),
+        ("precision", str(record.get("precision", ""))),
+        ("seed", str(record["seed"])),
+        ("base sha256", str(record["base"]["sha256"])),
+        *((f"{name} sha256", str(digest)) for name, digest in images.items()),
+        ("licence", str(record["base"].get("licence") or "")),
+    )
+
+
+def _mistakes(run: FinishedRun, workers: int) -> Mistakes:
+    """Predict the validation images again, and return those that are wrong, the surest first."""
+    if run.record["task"] not in ("classification", "binary"):
+        return Mistakes()
+    try:
+        bundle = load_bundle(run.folder)
+        channels = bundle.preprocessing.channels
+        samples = open_splits(run.recipe, channels, lambda _line: None, run.classes).val
+        if samples is None:
+            return Mistakes()
+        if images_digest(samples) != run.record["images_sha256"].get("val"):
+            return Mistakes(note="Not shown: the validation images are no longer the run's own.")
+        logits, _ = logits_of(bundle, samples, workers=workers)
+        chances = objective_of_bundle(bundle).goals[""].meaning(logits)
+        return _wrong_ones(samples, chances, run.classes)
+    except TLCompileError as error:
+        return Mistakes(note=f"Not shown: {headline(error)}.")
+
+
+def _wrong_ones(samples: Samples, chances: Tensor, classes: Sequence[str]) -> Mistakes:
+    sure, taken = chances.max(1)
+    wrong = (taken != torch.tensor(samples.labels)).nonzero().flatten()
+    order = wrong[sure[wrong].argsort(descending=True, stable=True)].tolist()
+    shown = []
+    for index in order[:MOST]:
+        uri, small = picture(samples.read(index))
+        true, predicted = classes[samples.labels[index]], classes[int(taken[index])]
+        name = Path(samples.ids[index]).name
+        shown.append(Mistake(uri, name, true, predicted, float(sure[index]), small))
+    return Mistakes(tuple(shown), len(order), len(samples))
+
+
+def picture(pixels: Tensor) -> tuple[str, bool]:
+    """Return an image as a small data URI, and whether it is to be enlarged pixel by pixel.
+
+    Shape:
+        in: (C, H, W) uint8
+    """
+    grey = pixels.shape[0] == 1
+    array = (pixels[0] if grey else pixels.permute(1, 2, 0)).contiguous().numpy()
+    image = Image.fromarray(array)
+    small = max(image.size) <= PIXELS
+    data = io.BytesIO()
+    if small:
+        image.save(data, format="PNG")
+    else:
+        image.thumbnail((SIDE, SIDE))
+        image.save(data, format="JPEG", quality=82)
+    kind = "png" if small else "jpeg"
+    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", small
