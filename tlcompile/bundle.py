@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from tlcompile.compiler import compile_opened
 from tlcompile.durable.generations import commit_folder
@@ -44,7 +44,11 @@ class Bundle:
 
 
 def save_bundle(
-    folder: Path, model: CompiledModel, recipe: dict[str, Any], record: dict[str, Any]
+    folder: Path,
+    model: CompiledModel,
+    recipe: dict[str, Any],
+    record: dict[str, Any],
+    boundary: tuple[Tensor, ...] | None = None,
 ) -> None:
     """Write a bundle as one generation: the old one or the new one stands there, whole.
 
@@ -54,9 +58,10 @@ def save_bundle(
         recipe: Resolved.
         record: With classes, preprocessing, task, chunk_size and base; with the ancestry of a model
             that started from a run, so that the earlier runs' folders may go away.
+        boundary: What the frozen part computes of the golden sample, where it is known.
     """
     files = {
-        **tensor_files(model),
+        **tensor_files(model, boundary),
         RECIPE: to_yaml(recipe).encode(),
         RECORD: (json.dumps(record, indent=1) + "\n").encode(),
     }

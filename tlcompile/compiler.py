@@ -18,6 +18,7 @@ from tlcompile.model.build import build_model
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.model.saved import load_saved
 from tlcompile.model.summary import survey
+from tlcompile.model.template import Template
 from tlcompile.model.weights import fill
 from tlcompile.passes.pipeline import run_passes
 from tlcompile.passes.plan import freeze_marks, passes_for
@@ -85,6 +86,21 @@ def compile_together(
         for recipe in recipes:
             _tap(recipe.phases()[0], model_graph)
     return _edited(first, model_graph, num_classes, opened, module if real else None)
+
+
+def compile_template(recipe: Recipe, opened: BaseModel, num_classes: int | None) -> Template:
+    """Compile a recipe on meta, to be filled with the tensors of `weights_of` by any seed."""
+    graph, _ = start(opened)
+    return Template(_edited(recipe, graph, num_classes, opened, None), graph)
+
+
+def weights_of(recipe: Recipe, opened: BaseModel) -> nn.Module:
+    """Return the module that has an opened base's tensors, those of a run loaded."""
+    if not opened.run:
+        return opened.module
+    _, module = start(opened, real=True)
+    load_saved(module, opened.run, recipe.where(("base", "run")))
+    return module
 
 
 def _tap(recipe: Recipe, model_graph: ModelGraph) -> None:

@@ -72,9 +72,9 @@ ROWS: list[tuple[Any, Fill, str, dict[str, Any]]] = [
         LINEAR,
     ),
     (
-        {"name": "trunc_normal", "std": 0.5, "a": -1, "b": 2},
-        lambda w: nn.init.trunc_normal_(w, 0, 0.5, -1, 2),
-        "trunc_normal(std=0.5, a=-1.0)",
+        {"name": "trunc_normal", "mean": 0.2, "std": 0.5, "a": -1, "b": 1},
+        lambda w: nn.init.trunc_normal_(w, 0.2, 0.5, -1, 1),
+        "trunc_normal(mean=0.2, std=0.5, a=-1.0, b=1.0)",
         LINEAR,
     ),
     ("uniform", nn.init.uniform_, "uniform", LINEAR),

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 TESTS = Path(__file__).parents[1]
-KILLED = ("cached:3:9", "phases:4:9", "ema:3:9")
-STOPPED = ("phases:6:15,10,2",)
+KILLED = ("cached:3:9", "phases:4:9", "ema:2:9")
+STOPPED = ("phases:4:15,10,2",)
 UNDER_FIRE = ("cached:live1:9",)
 QUICK = (*KILLED, *STOPPED, *UNDER_FIRE)
 

@@ -210,7 +210,7 @@ def main(place: Path, jobs: list[str]) -> dict[str, Any]:
     found = {}
     for job in jobs:
         shape, stops, numbers = job.split(":")
-        root = place / f"{shape}-{numbers}"
+        root = place / str(len(found))
         prepare(root)
         trainings = Trainings(root, shape)
         signals = list(map(int, numbers.split(",")))

@@ -18,7 +18,6 @@ from tlcompile.data.targets import Targets
 from tlcompile.features.prefix import Loader, Prefix, Rows, chunks_of, gather, join
 from tlcompile.store.store import FeatureSet
 
-
 Batches = Sequence[Sequence[int]]  # the samples of each batch, in order
 
 

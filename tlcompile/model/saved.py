@@ -22,12 +22,19 @@ from tlcompile.zoo.building import load_exactly
 GOLDEN_TOLERANCE = 1e-3
 
 
-def tensor_files(model: CompiledModel) -> dict[str, bytes]:
-    """Return a model's weights and golden sample as files, by name."""
+def tensor_files(
+    model: CompiledModel, boundary: tuple[Tensor, ...] | None = None
+) -> dict[str, bytes]:
+    """Return a model's weights and golden sample as files, by name.
+
+    Args:
+        model: In any mode, on any device.
+        boundary: What `golden_rows` gave, where the frozen part is still the same.
+    """
     tensors = {name: _on_disk(t) for name, t in model.state_dict().items()}
     return {
         WEIGHTS: save_tensors(tensors, {"format": "pt"}),
-        GOLDEN: save_tensors(golden_sample(model), {"format": "pt"}),
+        GOLDEN: save_tensors(golden_sample(model, boundary), {"format": "pt"}),
     }
 
 
@@ -57,14 +64,25 @@ def _on_disk(tensor: Tensor) -> Tensor:
     return tensor.detach().cpu().contiguous().clone()
 
 
-def golden_sample(model: CompiledModel) -> dict[str, Tensor]:
+def golden_rows(model: CompiledModel) -> tuple[Tensor, ...]:
+    """Return what the frozen part computes of the golden sample."""
+    device = next(iter(model.state_dict().values())).device
+    return model.prefix(*(_sample(model, n).to(device) for n in model.summary.sample_shapes))
+
+
+def golden_sample(
+    model: CompiledModel, boundary: tuple[Tensor, ...] | None = None
+) -> dict[str, Tensor]:
     """Return fixed inputs and the model's output for it, to be compared after loading."""
     inputs = {name: _sample(model, name) for name in model.summary.sample_shapes}
     device = next(iter(model.state_dict().values())).device
     mode = model.training
     model.eval()
     with torch.no_grad():
-        returned = model(*(value.to(device) for value in inputs.values()))
+        if boundary is None:
+            returned = model(*(value.to(device) for value in inputs.values()))
+        else:
+            returned = model.suffix(*boundary)
     model.train(mode)
     outputs = {"output": returned}
     if not isinstance(returned, Tensor):  # a dictionary, a tuple, or one in another

@@ -51,16 +51,16 @@ def _own(model: CompiledModel, moving: Collection[str]) -> None:
 
     Also these are other objects: what is set on a parameter stays with its model.
     """
-    made: dict[int, Tensor] = {}
+    made: dict[int, tuple[Tensor, Tensor]] = {}  # by identity: one tensor may have two names
     for path, module in model.named_modules():
         for tensors in (module._parameters, module._buffers):
             for name, tensor in list(tensors.items()):
                 if tensor is None:
                     continue
-                full = f"{path}.{name}" if path else name
-                if id(tensor) not in made or full in moving:
-                    made[id(tensor)] = _made(tensor, copied=full in moving)
-                tensors[name] = made[id(tensor)]
+                if id(tensor) not in made:
+                    copied = (f"{path}.{name}" if path else name) in moving
+                    made[id(tensor)] = tensor, _made(tensor, copied=copied)
+                tensors[name] = made[id(tensor)][1]
 
 
 def _made(tensor: Tensor, *, copied: bool) -> Tensor:

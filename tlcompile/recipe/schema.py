@@ -17,6 +17,7 @@ from tlcompile.recipe.layers.any_layer import AnyLayer
 from tlcompile.recipe.nodes import Mapping, locate
 from tlcompile.recipe.phases import Phase
 from tlcompile.recipe.run import Run
+from tlcompile.recipe.sweep import Sweep
 from tlcompile.recipe.tasks import (
     OF_ONE_OUTPUT,
     OutputTask,
@@ -136,6 +137,7 @@ class Recipe(Section):
     features: Features = Field(Features(), description="Outputs of the frozen part.")
     fine_tune: FineTune = Field(FineTune(), description="How it is trained.")
     run: Run = Field(Run(), description="What the machine decides.")
+    sweep: Sweep = Field(Sweep(), description="How the points of a sweep are run.")
 
     _source: Mapping | None = PrivateAttr(None)
     # Which phase it is of, and the keys that this phase has itself.

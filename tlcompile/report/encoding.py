@@ -120,6 +120,9 @@ def short_names(keys: Sequence[str]) -> dict[str, str]:
     """Return the last word of each key, as many words as it takes to tell them apart."""
     names = {}
     for key in keys:
+        if key == "freeze.upto" and "freeze" not in keys:
+            names[key] = "freeze"  # the last word alone says nothing
+            continue
         words = key.split(".")
         tails = (".".join(words[-n:]) for n in range(1, len(words) + 1))
         names[key] = next(

@@ -160,20 +160,21 @@ def _best(panel: Panel, data: RunData, known: dict[str, list[float]]) -> Iterato
 
 def _scores(scores: Sequence[SplitScore]) -> str:
     names = list(dict.fromkeys(name for score in scores for name in score.values))
-    names.sort(key=lambda name: name != "accuracy")
-    columns = (
-        "split",
-        "n",
-        *(["95 % interval"] if any(s.interval for s in scores) else []),
-        *names,
-    )
+    judged = any(score.interval for score in scores)
+    first = [name for name in ("accuracy",) if name in names]
+    rest = [name for name in names if name not in first]
+    columns = ("split", "n", *first, *(["95 % interval"] if judged else []), *rest)
     rows = []
     for score in scores:
-        ends = [interval(score.interval)] if "95 % interval" in columns else []
-        values = [shown_value(name, score.values.get(name)) for name in names]
-        split = {**SPLITS, "test": "test (used once)"}.get(score.split, score.split)
-        rows.append((split, f"{score.count:,}", *ends, *values))
+        cells = {name: shown_value(name, score.values.get(name)) for name in names}
+        cells |= {"split": _split(score.split), "n": f"{score.count:,}"}
+        cells |= {"95 % interval": interval(score.interval)}
+        rows.append([cells[column] for column in columns])
     return table(columns, rows)
+
+
+def _split(name: str) -> str:
+    return {**SPLITS, "test": "test (used once)"}.get(name, name)
 
 
 def _score_line(score: SplitScore) -> str:
@@ -223,9 +224,9 @@ def _matrix(output: Output) -> str:
         cells = "".join(_cell(names, i, j, count, total) for j, count in enumerate(row))
         lines.append(f'<tr><th scope="row">{escape(names[i])}</th>{cells}</tr>')
     return (
+        '<p class="caption">A row is what an image is, a column what it is taken for.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="confusion matrix">'
-        '<table class="matrix"><caption>Confusion: a row is what an image is, a column what it is '
-        f"taken for. Darker is more of the row.</caption><thead><tr><td></td>{head}</tr></thead>"
+        f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
@@ -270,7 +271,7 @@ def _tile(one: Mistake) -> str:
     alt = f"{one.true}, taken for {one.predicted}"
     return (
         f'<li><img src="{escape(one.uri)}" alt="{escape(alt)}" title="{escape(one.name)}"{look}>'
-        f"<span><b>{escape(one.predicted)}</b> {percent(one.probability, 0)}</span>"
+        f"<span>said <b>{escape(one.predicted)}</b>, {percent(one.probability, 0)}</span>"
         f"<span>is {escape(one.true)}</span></li>"
     )
 

@@ -71,16 +71,24 @@ def _all(data: SweepData) -> list[Drawn]:
     bottom = room_below(encoding.scale())
     words = metric_words(data.metric)
     found = [_depth(data, encoding, known, y, bottom)]
-    for name, below, cost, unit in (
-        ("seconds", "seconds of a point", lambda p: p.seconds, "s"),
-        ("trainable", "trainable parameters", lambda p: p.trainable, ""),
-    ):
+    for below, cost, unit in _COSTS:
         if any(cost(data.points[i]) for i in known):
-            label = f"{words} against {name}"
-            found.append((*_cost(data, encoding, known, (y, below, cost, unit)), label))
+            panel, body = _cost(data, encoding, known, (y, below, cost, unit))
+            found.append((panel, body, f"{words} against {below}"))
     if any(len(data.points[i].curve) > 1 for i in known):
         found.append(_curves(data, encoding, known, bottom))
     return found
+
+
+def _seconds(point: SweepPoint) -> float | None:
+    return point.seconds
+
+
+def _trainable(point: SweepPoint) -> float | None:
+    return point.trainable
+
+
+_COSTS = (("seconds of a point", _seconds, "s"), ("trainable parameters", _trainable, ""))
 
 
 def _metric_scale(data: SweepData) -> Scale:

@@ -125,7 +125,7 @@ def _charts(data: SweepData, encoding: Encoding) -> str:
 def _caption(data: SweepData, encoding: Encoding) -> str:
     several = any(len(group) > 1 for group in encoding.groups(data.points).values())
     spread = (
-        "Left: every point; the bar is the range over "
+        "First: every point; the bar is the range over "
         + ("seeds" if encoding.repeats and not encoding.rest else "points that share a place")
         + ", the dash their mean."
         if several
@@ -156,9 +156,12 @@ def _mean_rows(data: SweepData, encoding: Encoding) -> list[tuple[str, ...]]:
         setting = " ".join(f"{key}={value}" for key, value in kept.items()) or point.freeze
         rows.append((sum(values) / len(values), setting, values))
     rows.sort(key=lambda row: row[0], reverse=data.rising)
-    show = lambda value: shown_value(data.metric, value)  # noqa: E731
     return [
-        (setting, str(len(values)), show(mean), show(min(values)), show(max(values)))
+        (
+            setting,
+            str(len(values)),
+            *(shown_value(data.metric, value) for value in (mean, min(values), max(values))),
+        )
         for mean, setting, values in rows
     ]
 
@@ -198,8 +201,10 @@ def _points(data: SweepData, encoding: Encoding) -> str:
 def _ranked(data: SweepData) -> Iterator[tuple[int, SweepPoint]]:
     """Yield points with their numbers, the best first; those without a value last."""
     sign = -1 if data.rising else 1
-    order = lambda pair: (pair[1].value is None, sign * (pair[1].value or 0))  # noqa: E731
-    yield from sorted(enumerate(data.points), key=order)
+    yield from sorted(
+        enumerate(data.points),
+        key=lambda pair: (pair[1].value is None, sign * (pair[1].value or 0)),
+    )
 
 
 def _measured(data: SweepData, point: SweepPoint) -> dict[str, tuple[str, float | None]]:

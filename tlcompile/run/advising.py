@@ -253,7 +253,7 @@ def _leep(
     recipe: Recipe, base: nn.Module | None, some: Samples, labels: Targets, device: torch.device
 ) -> float | None:
     """Return LEEP of the base's own classifier, before any edit; None: it has none that fits."""
-    nothing = {"remove": {}, "resize": {}, "add": {}, "outputs": None}
+    nothing: dict[str, Any] = {"remove": {}, "resize": {}, "add": {}, "outputs": None}
     kept = recipe.model_copy(update={**nothing, "head": "keep"})
     kept = at(kept, Freeze(upto=("all",)))
     try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -43,9 +43,12 @@ from tlcompile.recipe.sizes import parse_bytes
 from tlcompile.run.costs import tier_of
 from tlcompile.run.parts import Part, parts_of
 from tlcompile.run.say import progress
+from tlcompile.run.shared import Own
 from tlcompile.run.splits import Say, check_readable
-from tlcompile.store.store import FeatureSet, Store
+from tlcompile.store.store import About, FeatureSet, Store
 from tlcompile.zoo.preprocessing import Preprocessing
+
+LIVE = Tier("live", 0.0, 0.0)  # the plan of a sweep has decided so
 
 
 class SourceBuilder:
@@ -60,6 +63,8 @@ class SourceBuilder:
         precision: Instead of the recipe's: what `auto` became in an earlier run.
         own: Where features go that nobody else can use; None: the shared store.
         digests: Of the images of splits, where they are known already.
+        shared: What the points of a sweep make once.
+        describe: Names the rows of each boundary tensor; another may know them already.
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
@@ -76,8 +81,11 @@ class SourceBuilder:
         precision: str | None = None,
         own: Store | None = None,
         digests: Mapping[str, Keys] = MappingProxyType({}),
+        shared: Own | None = None,
+        describe: Callable[..., tuple[About, ...]] = describe,
     ) -> None:
         self.own, self.digests = own, digests
+        self.shared, self.describe = shared or Own(), describe
         self.recipe, self.preprocessing, self.model = recipe, preprocessing, model
         self.device, self.say = device, say
         self.root = Path(recipe.run.cache) if recipe.run.cache else cache_root()
@@ -111,7 +119,7 @@ class SourceBuilder:
 
     def _stored(self, parts: list[Part]) -> dict[str, Source]:
         """Return rows from the store; those that it does not have are computed and stored."""
-        store, workers = Store(self.root), self.recipe.run.workers
+        store, workers = self.shared.store(self.root), self.recipe.run.workers
         digests = {
             part.name: self.digests[part.name]
             if part.name in self.digests
@@ -148,7 +156,7 @@ class SourceBuilder:
 
     def _sets(self, store: Store, parts: list[Part]) -> list[FeatureSet]:
         """Return a set for each boundary; none where nothing is frozen, or computing is faster."""
-        abouts = describe(
+        abouts = self.describe(
             self.model,
             preprocessing=self.preprocessing,
             chunk_size=self._prefix(0).chunk_size,
@@ -158,6 +166,9 @@ class SourceBuilder:
         rows = sum(len(part.samples) * part.views for part in parts)
         self.tier = tier_of(self.recipe, self.model, self.device.type, rows)
         if self.tier is None or self.tier.name == "live":
+            return []
+        if not self.shared.not_kept().isdisjoint(about.key for about in abouts):
+            self.tier = LIVE
             return []
         needed = rows * sum(about.row_bytes for about in abouts)
         budget = parse_bytes(self.recipe.run.cache_budget)

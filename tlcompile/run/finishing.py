@@ -35,6 +35,7 @@ def finish(
     recipe, folder, model, state = phases.recipe, phases.folder, phases.models[0], phases.state
     best = state.history[state.best or 0]
     several = len(phases.models) > 1
+    saving.write_judged()
     record = {
         **_record(recipe, phases, best),
         "base": phases.origin,
@@ -45,10 +46,10 @@ def finish(
         "curves": tell_curves(state, say),
         **environment(phases.device),
     }
-    writes = phases.ranks.is_first
+    writes, golden = phases.ranks.is_first, phases.golden()
     if writes:
         save_bundle(
-            folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"}
+            folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"}, golden
         )
     assert saving.best is not None
     load_into(model, saving.best)
@@ -56,7 +57,7 @@ def finish(
     model.hold_freeze()
     if writes:
         bundled = {**record, "weights_of": "best epoch"}
-        save_bundle(folder / "bundle", model, resolved(recipe), bundled)
+        save_bundle(folder / "bundle", model, resolved(recipe), bundled, golden)
         write_record(folder, {**record, "state": "finished"})
         saving.clear()
     return record

@@ -29,10 +29,10 @@ CONFUSION = "confusion.csv"
 def resolved(recipe: Recipe) -> dict[str, Any]:
     """Return a recipe with every default filled in, as plain data in the language's own keys.
 
-    Without `run`, which is the machine's and no part of the recipe's identity.
+    Without `run` and `sweep`, which are the machine's and no part of the recipe's identity.
     """
     data: dict[str, Any] = recipe.model_dump(
-        mode="json", by_alias=True, exclude_none=True, exclude={"run"}
+        mode="json", by_alias=True, exclude_none=True, exclude={"run", "sweep"}
     )
     if recipe.base.run is not None:
         data["base"].pop("weights")  # a run has its own; beside base.run it is refused

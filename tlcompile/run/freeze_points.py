@@ -132,8 +132,8 @@ class _Found:
         if not model.boundary:
             because = model.not_cacheable or "nothing is frozen, or nothing that computes"
             key = ("freeze", "upto")
-            error = NoFeaturesAtPointError(point=text, because=because, instead=(), key=key)
-            return error.at(recipe.where(key))
+            refusal = NoFeaturesAtPointError(point=text, because=because, instead=(), key=key)
+            return refusal.at(recipe.where(key))
         boundary = tuple(one.vertex for one in model.boundary)
         known = self.points.get(boundary)
         if known is None:

@@ -8,16 +8,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from tlcompile.data.digests import Keys, digests_of
-from tlcompile.errors.data import DataError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
 from tlcompile.run.fingerprint import fingerprint_of
 from tlcompile.run.freed_memory import keep_freed_memory
 from tlcompile.run.objective import monitor_of, objective_of
-from tlcompile.run.phases import Phases, models_of
-from tlcompile.run.record import base_record
+from tlcompile.run.phases import Phases
 from tlcompile.run.refuse import (
     refuse_other_classes,
     refuse_other_data,
@@ -26,11 +23,11 @@ from tlcompile.run.refuse import (
 )
 from tlcompile.run.refuse_rates import refuse_unfit_rates, refuse_without_validation
 from tlcompile.run.regularise import refuse_idle_regularisers
-from tlcompile.run.splits import Say, Splits, check_readable, open_splits, refuse_no_data
+from tlcompile.run.shared import Own
+from tlcompile.run.splits import Say, Splits, refuse_no_data
 from tlcompile.run.tracking.following import refuse_missing_trackers
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.state import TrainingState
-from tlcompile.zoo.open import open_base
 
 
 def open_run(
@@ -40,6 +37,7 @@ def open_run(
     base: nn.Module | None = None,
     swept: bool = False,
     ranks: Ranks = ALONE,
+    shared: Own | None = None,
     say: Say = lambda _line: None,
 ) -> Phases:
     """Compile a recipe for training; nothing is written yet.
@@ -50,6 +48,7 @@ def open_run(
         base: Your own module instead of the recipe's base.
         swept: Whether it is a point of a sweep, where a line may be idle at some points.
         ranks: Processes that train together.
+        shared: What the points of a sweep make once; None: all is this run's own.
         say: Takes lines for the user.
 
     Raises:
@@ -61,15 +60,15 @@ def open_run(
     exactly(deterministic=recipe.run.deterministic)
     keep_freed_memory()
     _refuse_early(recipe, base)
+    shared = shared or Own()
     with ranks.first_goes_first():  # it may have to download
-        opened = open_base(recipe, base)
-        splits = open_splits(recipe, opened.preprocessing.channels, say, opened.categories)
+        opened, origin = shared.base(recipe, base)
+        splits = shared.splits(recipe, opened, say)
     refuse_own_base(folder, opened.run)
-    origin = base_record(opened)  # the compiler takes the tensors
-    models = models_of(recipe, opened, len(splits.classes), base)
+    models = shared.models(recipe, opened, len(splits.classes), base)
     models[0].to(device)
     _refuse_unfit(recipe, models, splits, swept=swept)
-    digests = _digests(recipe, splits)
+    digests = shared.digests(recipe, splits)
     objective = objective_of(recipe, splits.classes, splits.train, device)
     if splits.val is None:
         refuse_without_validation(recipe, monitor_of(recipe, objective, judged=True))
@@ -87,6 +86,7 @@ def open_run(
         say,
         state,
         ranks,
+        shared,
     )
 
 
@@ -117,17 +117,3 @@ def _refuse_early(recipe: Recipe, base: nn.Module | None) -> None:
         refuse_other_data(recipe)
     refuse_no_data(recipe)
     refuse_missing_trackers(recipe)
-
-
-def _digests(recipe: Recipe, splits: Splits) -> dict[str, Keys]:
-    """Return the digest of every image.
-
-    Raises:
-        UnreadableImagesError: Some cannot be read; all of them, of all splits.
-    """
-    named, workers = splits.named(), recipe.run.workers
-    try:
-        return {name: digests_of(part, workers=workers) for name, part in named.items()}
-    except DataError:
-        check_readable(recipe, splits.all())
-        raise

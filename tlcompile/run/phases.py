@@ -5,26 +5,30 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tlcompile.compiler import compile_opened
 from tlcompile.data.digests import Keys, shared_between_splits, worded
 from tlcompile.data.order import balanced_weights, epoch_order
 from tlcompile.data.samples import Samples
 from tlcompile.errors.data import DataError
+from tlcompile.features.fingerprint import describe
 from tlcompile.features.own import own_store
+from tlcompile.features.prefix import Rows
 from tlcompile.features.sources import Source
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.model.saved import golden_rows
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.features import SourceBuilder
 from tlcompile.run.groups import groups_of
 from tlcompile.run.mixing import mixed_rows, with_mixed_images
 from tlcompile.run.objective import monitor_of
 from tlcompile.run.regularise import after_step_of, average_of, before_step_of
+from tlcompile.run.shared import Own
 from tlcompile.run.splits import Say, Splits, check_readable
 from tlcompile.store.store import Store
 from tlcompile.training.compute import Compute, choose_precision
@@ -36,28 +40,6 @@ from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.schedule import build_schedule
 from tlcompile.training.state import TrainingState
 from tlcompile.zoo.base import BaseModel
-from tlcompile.zoo.open import open_base
-
-
-def models_of(
-    recipe: Recipe, opened: BaseModel, num_classes: int, base: nn.Module | None
-) -> tuple[CompiledModel, ...]:
-    """Compile every phase; all models share the tensors of the first.
-
-    Args:
-        recipe: What the user asked for.
-        opened: The base; it gives its tensors away.
-        num_classes: Of the data.
-        base: Your own module, where it is none of the zoo's.
-    """
-    first = compile_opened(recipe, opened, num_classes)
-    later = [
-        compile_opened(phase, open_base(recipe, base, load=False), num_classes, real=False)
-        for phase in recipe.phases()[1:]
-    ]
-    models = (first, *(first.frozen_as(other) for other in later))
-    first.hold_freeze()
-    return models
 
 
 def moving(models: Sequence[CompiledModel]) -> frozenset[str]:
@@ -83,6 +65,7 @@ class Phases:
         say: Takes lines for the user.
         state: Where training stands.
         ranks: Processes that train together.
+        shared: What the points of a sweep make once.
         precision: Of the frozen part; what `auto` has become, once it is known.
         told: What the record says of features, phase by phase.
         test: Rows of test/, where they do not depend on which epoch is the best.
@@ -100,9 +83,17 @@ class Phases:
     say: Say
     state: TrainingState
     ranks: Ranks = ALONE
+    shared: Own = field(default_factory=Own)
     precision: str | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
     test: Source | None = None
+
+    def golden(self) -> Rows | None:
+        """Return what the frozen part computes of the golden sample, where no phase trains it."""
+        model = self.models[0]
+        if len(self.models) > 1 or not model.boundary:
+            return None
+        return self.shared.golden(self.recipe, lambda: golden_rows(model))
 
     def names(self) -> list[str]:
         """Return the phases' names; `main` where there is but one."""
@@ -149,7 +140,8 @@ class Phases:
         with self._own_store() if own else contextlib.nullcontext() as store:
             builder = SourceBuilder(
                 recipe, self.opened.preprocessing, model, self.device, self.say,
-                self.precision, own=store, digests=self.digests,
+                self.precision, own=store, digests=self.digests, shared=self.shared,
+                describe=describe if own else partial(self.shared.describe, self.recipe, index),
             )  # fmt: skip
             try:
                 found = builder.sources(splits)

@@ -12,16 +12,18 @@ from torch import Tensor
 
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.fingerprint import refuse_other
-from tlcompile.run.folder import METRICS, read_record, rewrite_rows
+from tlcompile.run.folder import METRICS, read_record, rewrite_rows, write_judged
 from tlcompile.run.phases import Phases, moving
 from tlcompile.run.splits import Say
 from tlcompile.training.checkpoint import Checkpoints
+from tlcompile.training.judged import Judged
 from tlcompile.training.loop import EpochDone, PhaseTrainer
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.state import TrainingState
 
 MODEL, TRAINER = "model/", "trainer/"  # before the names of tensors in a checkpoint
 BEST, PHASE_BEST = "best/", "phase_best/"
+SHARE = 20  # times as long as saving, between two saves at ends of epochs
 
 
 class Saving:
@@ -56,6 +58,8 @@ class Saving:
         self._number = 0
         self._is_new = False  # the best weights, since the last save
         self._saved_at = time.monotonic()
+        self._cost = 0.05  # seconds, until the first one
+        self._judged: Judged | None = None
 
     def resume(self, *, never_anew: bool = False) -> bool:
         """Go on from the newest checkpoint; False where there is none.
@@ -109,25 +113,47 @@ class Saving:
             self.phase_best = event.tensors
         self._is_new |= event.is_best or event.is_phase_best
 
+    def note_judged(self, judged: Judged) -> None:
+        """Keep what the best epoch takes for what; it is written with the next checkpoint."""
+        self._judged = judged
+
+    def write_judged(self) -> None:
+        """Write which classes the best epoch takes for which, where that is new."""
+        if self._judged is not None:
+            write_judged(self.folder, self._judged)
+            self._judged = None
+
     def finish_phase(self, *, restore_best: bool) -> None:
         """Go over the edge behind a phase, and save there."""
         if restore_best and self.phase_best is not None:
             load_into(self.phases.models[0], self.phase_best)
         self.phases.state.finish_phase()
         self._trainer = self.proof = None
-        self.phase_best, self._is_new = None, True
-        self.save()
+        self._is_new |= self.phase_best is not None
+        self.phase_best = None
+        is_last = self.phases.state.phase == len(self.phases.models)  # its bundles come at once
+        if not is_last or self.phases.ranks.largest(self.is_worth()):
+            self.save()
 
     def is_due(self) -> bool:
         """Tell whether the last save is long ago."""
         return time.monotonic() - self._saved_at >= self.phases.recipe.run.checkpoint_seconds
 
+    def is_worth(self) -> bool:
+        """Tell whether to save at the end of an epoch: saving may take a twentieth of the time.
+
+        Epochs of a head take milliseconds, and bringing a checkpoint to the disk ten times as long.
+        """
+        return self.is_due() or time.monotonic() - self._saved_at >= SHARE * self._cost
+
     def save(self) -> None:
         """Commit a checkpoint; when this returns, it survives a power cut."""
+        started = time.monotonic()
         sums = self.phases.ranks.gather(self._trainer.sums()) if self._trainer else {}
         if not self.phases.ranks.is_first:
             self._is_new, self._saved_at = False, time.monotonic()
             return
+        self.write_judged()
         model = self.phases.models[0]
         names = moving(self.phases.models)
         tensors = {f"{MODEL}{n}": t for n, t in model.state_dict().items() if n in names}
@@ -145,6 +171,7 @@ class Saving:
         self._number += 1
         self.checkpoints.save(self._number, tensors, data, self._best() if self._is_new else None)
         self._is_new, self._saved_at = False, time.monotonic()
+        self._cost = self._saved_at - started
 
     def _best(self) -> dict[str, Tensor]:
         """Return the best weights of the run and of the phase, each once."""

@@ -16,13 +16,14 @@ from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.finishing import finish
-from tlcompile.run.folder import add_row, begin, write_judged
+from tlcompile.run.folder import add_row, begin
 from tlcompile.run.live import live
 from tlcompile.run.opening import conditions_of, open_run
 from tlcompile.run.phases import Phases
 from tlcompile.run.plan import make_plan
 from tlcompile.run.plan_text import plan_text
 from tlcompile.run.saving import Saving
+from tlcompile.run.shared import Own
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say
 from tlcompile.run.tracking.following import Following
@@ -60,6 +61,7 @@ def train_recipe(
     never_anew: bool = False,
     inexact: bool = False,
     ranks: Ranks = ALONE,
+    shared: Own | None = None,
     say: Say = lambda _line: None,
     show: Say = lambda _line: None,
     on_epoch: Callable[[EpochRow, bool], None] = lambda _row, _best: None,
@@ -74,6 +76,7 @@ def train_recipe(
         never_anew: Fail rather than start over a run whose checkpoints cannot be used.
         inexact: Whether an unfinished run may go on under conditions that change its last bits.
         ranks: Processes that train together; each calls this, and the first alone writes.
+        shared: What the points of a sweep make once; None: all is this run's own.
         say: Takes lines for the user.
         show: Takes the plan, before training.
         on_epoch: Called after each epoch, with whether it is the best so far.
@@ -84,7 +87,9 @@ def train_recipe(
     """
     started = time.perf_counter()
     following = Following(folder, recipe, say, writes=ranks.is_first)
-    phases = open_run(recipe, folder, base=base, swept=swept, ranks=ranks, say=following.say)
+    phases = open_run(
+        recipe, folder, base=base, swept=swept, ranks=ranks, shared=shared, say=following.say
+    )
     models, state = phases.models, phases.state
     plan = plan_text(recipe, make_plan(recipe, models[0], phases.splits.sizes(), models[1:]))
     show(plan)
@@ -153,8 +158,7 @@ def _train_phase(
                 if event.is_best and ranks.is_first and event.row.val is not None:
                     assert trainer.scoring is not None
                     judged = judged_of(trainer.scoring, trainer.objective, event.row.val)
-                    write_judged(saving.folder, judged)
-                saving.save()
+                    saving.note_judged(judged)
                 if ranks.is_first:
                     add_row(saving.folder, event.row, trainer.objective)
                 following.epoch(event.row)
@@ -163,7 +167,8 @@ def _train_phase(
                 on_epoch(event.row, event.is_best)
             # Ranks stop and save after the same step, whichever of them was told to.
             asked = ranks.largest(stop.asked or 0)
-            if isinstance(event, Stepped) and (asked or ranks.largest(saving.is_due())):
+            due = saving.is_due() if isinstance(event, Stepped) else saving.is_worth()
+            if asked or ranks.largest(due):
                 saving.save()
             if asked:
                 stop.ask(asked)

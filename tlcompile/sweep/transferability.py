@@ -126,8 +126,9 @@ def leep(probabilities: ArrayLike, labels: ArrayLike) -> float:
 def probe(features: ArrayLike, targets: ArrayLike, *, folds: int = FOLDS, seed: int = 0) -> Probe:
     """Fit a ridge regression on all folds but one, and judge it on that one; each fold in turn.
 
-    Its strength is LogME's alpha / beta of the fold's own images, so that nothing is chosen by
-    looking at what it is judged on. Of classes, the largest column wins.
+    Features are brought to mean 0 and variance 1 first, whatever the targets. The ridge's strength is
+    LogME's alpha / beta of the images that it is fitted on, so that nothing is chosen by looking at
+    what it is judged on. Of classes, the largest column wins.
 
     Args:
         features: (n, d).
@@ -135,7 +136,7 @@ def probe(features: ArrayLike, targets: ArrayLike, *, folds: int = FOLDS, seed: 
         folds: As many, or as there are images.
         seed: Of the draw.
     """
-    rows, columns = _rotated(_as_rows(features)), _columns(targets)
+    rows, columns = _rotated(_standardised(_as_rows(features))), _columns(targets)
     classes = np.asarray(targets)
     of_classes = classes.ndim == 1
     places = _folds(classes if of_classes else np.zeros(len(rows)), min(folds, len(rows)), seed)
@@ -196,7 +197,7 @@ def _columns(targets: ArrayLike) -> Floats:
     values = np.asarray(targets)
     if values.ndim == 2:
         return values.astype(np.float64)
-    return (values[:, None] == np.unique(values)).astype(np.float64)
+    return np.equal.outer(values, np.unique(values)).astype(np.float64)
 
 
 def _rotated(rows: Floats) -> Floats:
@@ -204,7 +205,16 @@ def _rotated(rows: Floats) -> Floats:
 
     Nothing here depends on more than those, and on d where it is named.
     """
-    return rows if rows.shape[1] <= len(rows) else np.linalg.qr(rows.T, mode="r").T
+    if rows.shape[1] <= len(rows):
+        return rows
+    return np.asarray(np.linalg.qr(rows.T, mode="r"), np.float64).T
+
+
+def _standardised(rows: Floats) -> Floats:
+    """Bring each feature to mean 0 and variance 1; one that is constant says nothing, and is 0."""
+    centred, deviation = rows - rows.mean(0), rows.std(0)
+    constant = deviation <= np.finfo(np.float64).eps * np.abs(rows).max(0)
+    return np.where(constant, 0.0, centred / np.where(constant, 1.0, deviation))
 
 
 def _svd(rows: Floats) -> tuple[Floats, Floats, Floats]:
@@ -226,7 +236,7 @@ def _best_ratio(spread: Floats, along: Floats, across: Floats, count: int) -> Fl
     """
     scale = float(spread.max(initial=0.0)) or 1.0
     low, high = LEAST_RATIO * scale, MOST_RATIO * scale
-    ratio = np.clip(np.ones(along.shape[1]), low, high)
+    ratio: Floats = np.clip(np.ones(along.shape[1]), low, high)
     for _ in range(STEPS):
         both = spread[:, None] + ratio
         used = (spread[:, None] / both).sum(0)  # gamma: directions that the targets decide

@@ -27,6 +27,7 @@ import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -105,7 +106,7 @@ class FusedTrainer:
         active = [member for member in members if not member.is_over()]
         self.blocks = list(blocks_of(model, active, Ways(exact)))
         self._left = {m.name: dict(m.weights) for m in members if m.is_over()}
-        self._scoring: dict[str, Scoring] = {}
+        self._scoring: dict[str, Callable[[], Scoring]] = {}
         self.steps = 0  # an epoch
 
     def run(self) -> Iterator[Stepped | Failed | FusedEpoch]:
@@ -129,7 +130,7 @@ class FusedTrainer:
 
     def scoring(self, name: str) -> Scoring | None:
         """Return the sums behind a member's last validation."""
-        return self._scoring.get(name)
+        return self._scoring[name]() if name in self._scoring else None
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all that a resume needs beside the members' states, by member and name."""
@@ -290,16 +291,18 @@ class FusedTrainer:
         """Return each member's score over the validation samples."""
         if self.val is None:
             return {}
-        self._scoring = {member.name: member.objective.scoring() for member in self.active()}
+        sums = [block.judging() for block in self.blocks]
         every = range(len(self.val.targets))
         for rows, targets in self.val.batches(chunk_batches(every, self.batch_size), 0):
             self.between()
-            for block in self.blocks:
-                outputs = block.outputs(rows)
-                losses = block.loss.judge(outputs, targets)
-                for member, loss, own in zip(block.members, losses, outputs, strict=True):
-                    self._scoring[member.name].add(loss, own, targets)
-        return {name: scoring.score() for name, scoring in self._scoring.items()}
+            for block, own in zip(self.blocks, sums, strict=True):
+                block.judge(own, rows, targets)
+        found: dict[str, Score] = {}
+        for block, own in zip(self.blocks, sums, strict=True):
+            for place, (member, score) in enumerate(zip(block.members, own.scores(), strict=True)):
+                found[member.name] = score
+                self._scoring[member.name] = partial(own.scoring, place)
+        return found
 
 
 def _note_first_loss(block: Block, found: Computed, targets: Tensor) -> None:

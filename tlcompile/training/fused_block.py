@@ -12,8 +12,9 @@ from tlcompile.features.graphed import Graphed
 from tlcompile.features.prefix import Rows
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.fused_linear import SharedDropout, Ways, batched_suffix, weights_of
-from tlcompile.training.fused_loss import BlockLoss, Sums, smoothing_of
+from tlcompile.training.fused_loss import BlockLoss, smoothing_of
 from tlcompile.training.fused_optim import member_optimizer
+from tlcompile.training.fused_scoring import Judging, Sums, judging
 from tlcompile.training.groups import Group
 from tlcompile.training.loop import Settings
 from tlcompile.training.objective import Objective
@@ -140,15 +141,15 @@ class Block:
             optimizer.set_factors(factors)
 
     @torch.no_grad()
-    def outputs(self, rows: Rows) -> Tensor:
-        """Return what each member says of rows, in eval mode.
-
-        Shape:
-            out: (K, N, C)
-        """
+    def judge(self, sums: Judging, rows: Rows, targets: Tensor) -> None:
+        """Add a batch to sums over a split, in eval mode."""
         self.suffix.eval()
-        found: Tensor = self.suffix(*rows)
-        return found
+        outputs = self.suffix(*rows)
+        sums.add(self.loss.judge(outputs, targets), outputs, targets)
+
+    def judging(self) -> Judging:
+        """Return empty sums over a split."""
+        return judging([member.objective for member in self.members], self.device)
 
     def weights_of(self, place: int) -> dict[str, Tensor]:
         """Return copies of one member's weights."""
@@ -204,8 +205,8 @@ class Computed:
         Shape:
             out: (K,)
         """
-        each = [torch.linalg.vector_norm(grad.flatten(1), dim=1) for grad in self.grads.values()]
-        return torch.linalg.vector_norm(torch.stack(each), dim=0)
+        each = [grad.flatten(1).norm(dim=1) for grad in self.grads.values()]
+        return torch.stack(each).norm(dim=0)
 
     def bad(self) -> list[int]:
         """Return the members whose loss or gradient is not finite. Waits for the device."""

@@ -1,9 +1,9 @@
-"""Losses of several members on one batch, and their sums over an epoch: each as it would be alone."""
+"""Losses of several members on one batch, each as it would be alone."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 import torch
@@ -13,7 +13,6 @@ from torch.nn import functional as F  # noqa: N812, torch's own name for it
 from tlcompile.training.fused_linear import TRIED, Way, Ways
 from tlcompile.training.goal import Goal
 from tlcompile.training.losses import Loss
-from tlcompile.training.metrics import Score
 from tlcompile.training.objective import Objective
 
 Learned = tuple[Tensor, Tensor]  # loss (K,) and gradient (K, N, C) of each member
@@ -158,43 +157,3 @@ def _learn_alone(logits: Tensor, targets: Tensor, losses: Sequence[Loss]) -> Lea
         found = [loss(own.requires_grad_(), targets) for loss, own in pairs]
         grads = torch.autograd.grad(found, held)
     return torch.stack([one.detach() for one in found]), torch.stack(grads)
-
-
-class Sums:
-    """Loss and right samples of members over an epoch, as `Running` counts those of one.
-
-    Args:
-        members: How many.
-        device: Where they are computed.
-    """
-
-    def __init__(self, members: int, device: torch.device) -> None:
-        self.loss = torch.zeros(members, dtype=torch.float64, device=device)
-        self.correct = torch.zeros(members, dtype=torch.int64, device=device)
-        self.count = 0
-
-    def add(self, losses: Tensor, correct: Tensor, count: int) -> None:
-        """Add a batch of so many samples."""
-        self.loss += losses.to(self.loss.dtype) * count
-        self.correct += correct
-        self.count += count
-
-    def keep(self, places: Sequence[int]) -> None:
-        """Go on with some members alone."""
-        self.loss, self.correct = self.loss[list(places)], self.correct[list(places)]
-
-    def scores(self) -> list[Score]:
-        """Return each member's score."""
-        pairs = zip(self.loss.tolist(), self.correct.tolist(), strict=True)
-        return [Score(loss / max(self.count, 1), right, self.count) for loss, right in pairs]
-
-    def tensors(self, place: int) -> dict[str, Tensor]:
-        """Return one member's sums by the names that `Running` gives them."""
-        count = torch.tensor(self.count)
-        return {"loss": self.loss[place], "count": count, "correct": self.correct[place]}
-
-    def load(self, found: Sequence[Mapping[str, Tensor]]) -> None:
-        """Go on from what `tensors` gave, of each member."""
-        self.loss = torch.stack([one["loss"] for one in found])
-        self.correct = torch.stack([one["correct"] for one in found])
-        self.count = int(found[0]["count"])

@@ -147,7 +147,7 @@ class PhaseTrainer:
         self.average, self.ranks, self.compute = average, ranks, compute or Compute()
         count, seed = len(train.targets), settings.seed
         self.order = order or (lambda epoch: epoch_order(count, seed, epoch, None))
-        trainable = {name: p for name, p in model.trainable()}
+        trainable = dict(model.trainable())
         frozen = model.frozen.tensors
         self.moving = frozenset(model.state_dict().keys() - frozen) if moving is None else moving
         self.running = objective.running()

@@ -181,6 +181,7 @@ class _Part:
             for key in [key for key in metric.metric_state if f"{name}/{key}" in tensors]:
                 setattr(metric, key, tensors[f"{name}/{key}"])
                 metric._update_count = max(metric._update_count, 1)
+                metric._computed = None  # else it says again what it said before
 
     def confusion(self) -> Tensor | None:
         self._flush()
