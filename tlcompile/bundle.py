@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
 from tlcompile.compiler import compile_opened
 from tlcompile.durable.generations import commit_folder
@@ -48,7 +49,7 @@ def save_bundle(
     model: CompiledModel,
     recipe: dict[str, Any],
     record: dict[str, Any],
-    boundary: tuple[Tensor, ...] | None = None,
+    tensors: Mapping[str, bytes] | None = None,
 ) -> None:
     """Write a bundle as one generation: the old one or the new one stands there, whole.
 
@@ -58,10 +59,10 @@ def save_bundle(
         recipe: Resolved.
         record: With classes, preprocessing, task, chunk_size and base; with the ancestry of a model
             that started from a run, so that the earlier runs' folders may go away.
-        boundary: What the frozen part computes of the golden sample, where it is known.
+        tensors: What `tensor_files` gives of the model, where it is known.
     """
     files = {
-        **tensor_files(model, boundary),
+        **(tensors or tensor_files(model)),
         RECIPE: to_yaml(recipe).encode(),
         RECORD: (json.dumps(record, indent=1) + "\n").encode(),
     }

@@ -196,7 +196,8 @@ def test_a_handler_that_saves_would_be_seen(root: Path, monkeypatch: pytest.Monk
     assert differences(ending(root / "stopped"), ending(root / "whole"))
 
 
-def test_nothing_stays_locked_or_half_written(root: Path) -> None:
+def test_nothing_stays_locked_or_half_written(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save_after_each_step(monkeypatch.setattr)
     stopped(root, "phases", Saving, "save", 9)
     train(root, "phases", "stopped")
     assert temporaries(root / "stopped" / "run") == []

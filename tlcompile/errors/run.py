@@ -227,6 +227,9 @@ class OutOfMemoryError(RunError):
         }
 
     def fix(self) -> str:
+        if self.micro_batch > 1:  # processes that train together do not halve it by themselves
+            half = self.micro_batch // 2
+            return f"write run.micro_batch: {half}: less at once, the same steps of the optimizer"
         return "train less of the model (freeze.upto nearer the output), or another run.device"
 
 

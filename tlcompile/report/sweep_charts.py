@@ -39,9 +39,12 @@ def charts(data: SweepData) -> list[str]:
     return [figure(panel, body, label, "interactive") for panel, body, label in _all(data)]
 
 
-def charts_svg(data: SweepData, *, title: str) -> str:
+def charts_svg(data: SweepData) -> str:
     """Return the charts as one SVG file, two beside each other, with its own style."""
     panels = _all(data)
+    counts = {f"{point.count:,}" for point in data.points if point.count}
+    images = f", n = {counts.pop()}" if len(counts) == 1 else ""
+    title = f"{data.name}: {metric_words(data.metric)} of {len(data.points)} points{images}"
     gap, head = 28, 40
     wide = WIDTH * 2 + gap
     keys = _svg_legend(data, wide)
@@ -96,7 +99,9 @@ def _metric_scale(data: SweepData) -> Scale:
     values = [point.value for point in data.points if point.value is not None]
     share = is_share(data.metric)
     whole = 1.0 if share else None
-    inside = ends if not encode(data).repeats else []  # the bars of seeds are drawn instead
+    groups = encode(data).groups(data.points).values()
+    several = any(len(members) > 1 for members in groups)
+    inside = [] if several else ends  # the ranges over seeds are drawn instead
     return number_scale(
         [*values, *inside], percent=share, log=False if share else None, low=0.0, high=whole
     )
@@ -114,6 +119,7 @@ def _depth(
     """Draw the metric against the freeze point: each point, the range over seeds, the means."""
     points = [data.points[i] for i in known]
     groups = encoding.groups(points)
+    several = any(len(members) > 1 for members in groups.values())
     series = sorted({(colour, shape) for _, colour, shape in groups})
     labelled = 1 < len(series) <= LABELLED
     names = [_series_name(encoding, *one) for one in series]
@@ -137,7 +143,8 @@ def _depth(
             values = [_value(data, known[m]) for m in members]
             mean = sum(values) / len(values)
             means.append((x, panel.up(mean)))
-            under += _spread(panel, x, points[members[0]], values, slot, one[0])
+            ends = None if several else points[members[0]].interval
+            under += _spread(panel, x, ends, values, (slot, one[0]))
             step = min(slot / (len(members) + 1), 9) if len(members) > 1 else 0
             for order, member in enumerate(members):
                 at = x + (order - (len(members) - 1) / 2) * step
@@ -159,16 +166,21 @@ def _slot(panel: Panel, series: int) -> float:
 
 
 def _spread(
-    panel: Panel, x: float, point: SweepPoint, values: Sequence[float], slot: float, colour: int
+    panel: Panel,
+    x: float,
+    ends: tuple[float, float] | None,
+    values: Sequence[float],
+    look: tuple[float, int],
 ) -> Iterator[str]:
     """Yield the range over seeds with its mean; of one point its 95 % interval."""
+    slot, colour = look
     if len(values) > 1:
         low, high, mean = min(values), max(values), sum(values) / len(values)
         half = max(5, min(slot, 24) / 2 - 1)
         yield f'<path class="range c{colour}" d="M{x:g} {panel.up(low)}V{panel.up(high)}"/>'
         yield f'<path class="mean c{colour}" d="M{x - half:g} {panel.up(mean)}H{x + half:g}"/>'
-    elif point.interval and max(panel.y.at(end) for end in point.interval) <= 1.01:
-        low, high = point.interval
+    elif ends:
+        low, high = ends
         yield f'<path class="whisker c{colour}" d="M{x:g} {panel.up(low)}V{panel.up(high)}"/>'
 
 

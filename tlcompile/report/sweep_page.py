@@ -55,9 +55,10 @@ def sweep_text(data: SweepData) -> str:
     best = best_point(data)
     if best is not None:
         lines += ["", f"best  {about(data, data.points[best])}", *_unclear(data, best)]
-    encoding = encode(data)
-    for key, _, *values in _mean_rows(data, encoding):
-        lines.append(f"mean  {key}: {', '.join(values)}")
+    lines += [
+        f"mean  {mean} of {count} ({low} to {high})  {setting}"
+        for setting, count, mean, low, high in _mean_rows(data, encode(data))
+    ]
     lines += [f"failed  {p.label}: {p.error}" for p in data.points if p.state == "failed"]
     lines += list(data.notes)
     return "\n".join([*lines, "", data.command] if data.command else lines)
@@ -148,12 +149,17 @@ def _mean_rows(data: SweepData, encoding: Encoding) -> list[tuple[str, ...]]:
     if not encoding.repeats or encoding.rest:
         return []
     known = [point for point in data.points if point.value is not None]
+    names = short_names(encoding.keys)
     rows = []
     for members in encoding.groups(known).values():
         values = [value for i in members if (value := known[i].value) is not None]
         point = known[members[0]]
-        kept = {k: v for k, v in point.overrides.items() if k not in encoding.repeats}
-        setting = " ".join(f"{key}={value}" for key, value in kept.items()) or point.freeze
+        kept = {
+            k: v
+            for k, v in point.overrides.items()
+            if k in encoding.keys and k not in encoding.repeats
+        }
+        setting = " ".join(f"{names[k]}={v}" for k, v in kept.items()) or point.freeze
         rows.append((sum(values) / len(values), setting, values))
     rows.sort(key=lambda row: row[0], reverse=data.rising)
     return [
@@ -177,10 +183,10 @@ def _points(data: SweepData, encoding: Encoding) -> str:
     rows = []
     for index, point in _ranked(data):
         cells = {
-            **{name: _cell(value_of(point, key)) for name, key in swept.items()},
+            "#": (str(index + 1), index + 1),
             "freeze": (point.freeze, None),
             **_measured(data, point),
-            "#": (str(index + 1), index + 1),
+            **{name: _cell(value_of(point, key)) for name, key in swept.items()},
         }
         rows.append((index, point, [cells[column] for column in columns]))
     right = [

@@ -34,6 +34,7 @@ from tlcompile.run.vectors import vectors_of
 from tlcompile.sweep.advice import Confidence, Ranked, Scored, confidence, ranked
 from tlcompile.sweep.transferability import h_score, leep, log_me, probe
 from tlcompile.zoo.open import open_base
+from tlcompile.zoo.preprocessing import Preprocessing
 
 MOST_IMAGES = 1000  # training images: a minute's work; twice as many narrow an interval by a third
 FEWEST = 10  # images with numbers to predict
@@ -124,7 +125,7 @@ def advise(
     recipes = [one.recipe for one in points]
     model = compile_together(recipes, opened, len(splits.classes)).to(device)
     refuse_other_classes(recipe, model, splits.classes)
-    vectors, targets = _rows(recipes[0], model, some, say)
+    vectors, targets = _rows(recipes[0], opened.preprocessing, model, some, say)
     targets = _standardised(targets)
     scored = _score_all(points, vectors, targets)
     classes = len(np.unique(targets)) if targets.ndim == 1 else None
@@ -197,10 +198,9 @@ def _refuse_few(recipe: Recipe, some: Samples, images: int, total: int) -> None:
 
 
 def _rows(
-    recipe: Recipe, model: CompiledModel, some: Samples, say: Say
+    recipe: Recipe, preprocessing: Preprocessing, model: CompiledModel, some: Samples, say: Say
 ) -> tuple[dict[str, NDArray[np.float64]], Targets]:
     """Return the vectors of each boundary and the targets, in one pass over the images."""
-    preprocessing = open_base(recipe, load=False).preprocessing
     builder = SourceBuilder(recipe, preprocessing, model, choose_device(recipe), say)
     names = [one.vertex for one in model.boundary]
     try:
@@ -257,12 +257,13 @@ def _leep(
     kept = recipe.model_copy(update={**nothing, "head": "keep"})
     kept = at(kept, Freeze(upto=("all",)))
     try:
-        model = compile_opened(kept, open_base(kept, base), None).to(device)
+        opened = open_base(kept, base)
+        model = compile_opened(kept, opened, None).to(device)
     except GraphError:  # it returns several values, or draws random numbers
         return None
     if len(model.boundary) != 1 or len(model.boundary[0].shape) != 1:
         return None
-    vectors, _ = _rows(kept, model, some, lambda _line: None)
+    vectors, _ = _rows(kept, opened.preprocessing, model, some, lambda _line: None)
     (logits,) = vectors.values()
     if logits.shape[1] < 2:
         return None

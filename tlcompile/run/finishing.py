@@ -7,13 +7,14 @@ import time
 from typing import Any
 
 from tlcompile.bundle import save_bundle
+from tlcompile.model.saved import tensor_files
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import read_classes, resolved, write_record
 from tlcompile.run.groups import base_rate
 from tlcompile.run.objective import monitor_of, outputs_record
 from tlcompile.run.phases import Phases
 from tlcompile.run.record import environment, images_digest
-from tlcompile.run.saving import Saving, load_into
+from tlcompile.run.saving import Saving, has_tensors, load_into
 from tlcompile.run.splits import Say
 from tlcompile.run.trust import tell_curves
 from tlcompile.training.judged import judge
@@ -48,16 +49,18 @@ def finish(
     }
     writes, golden = phases.ranks.is_first, phases.golden()
     if writes:
-        save_bundle(
-            folder / "last", model, resolved(recipe), {**record, "weights_of": "last epoch"}, golden
-        )
+        files = tensor_files(model, golden)
+        last = {**record, "weights_of": "last epoch"}
+        save_bundle(folder / "last", model, resolved(recipe), last, files)
     assert saving.best is not None
+    is_last = has_tensors(model, saving.best)
     load_into(model, saving.best)
     record["test"] = _test_once(phases, say)
     model.hold_freeze()
     if writes:
         bundled = {**record, "weights_of": "best epoch"}
-        save_bundle(folder / "bundle", model, resolved(recipe), bundled, golden)
+        files = files if is_last else tensor_files(model, golden)
+        save_bundle(folder / "bundle", model, resolved(recipe), bundled, files)
         write_record(folder, {**record, "state": "finished"})
         saving.clear()
     return record

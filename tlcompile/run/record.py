@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import platform
@@ -74,6 +75,7 @@ def _answers(samples: Samples) -> Sequence[str]:
     return [" ".join(cells) for cells in zip(*columns, strict=True)]
 
 
+@functools.cache  # reading a package's metadata takes half a millisecond
 def _version(package: str) -> str:
     try:
         return importlib.metadata.version(package)

@@ -57,7 +57,7 @@ def _report_sweep(folder: Path, options: argparse.Namespace) -> None:
         return
     if options.svg:
         data = sweep_data(folder)
-        write_page(Path(options.svg), charts_svg(data, title=data.name), "--svg")
+        write_page(Path(options.svg), charts_svg(data), "--svg")
         say(f"picture     {options.svg}")
         return
     say(f"page        {write_sweep_report(folder, options.out)}")

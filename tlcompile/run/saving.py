@@ -191,5 +191,11 @@ def load_into(model: CompiledModel, tensors: Mapping[str, Tensor]) -> None:
             state[name].copy_(tensor)
 
 
+def has_tensors(model: CompiledModel, tensors: Mapping[str, Tensor]) -> bool:
+    """Tell whether a model's tensors have these values, to the bit."""
+    state = model.state_dict()
+    return all(torch.equal(state[name], tensor) for name, tensor in tensors.items())
+
+
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}

@@ -259,10 +259,10 @@ class PhaseTrainer:
             self.step(batches, pieces, micro, state)
             return True
         except (RuntimeError, MemoryError) as error:
-            # Ranks would have to agree; one that runs out ends all of them.
-            if not is_out_of_memory(error) or self.ranks.world > 1:
+            if not is_out_of_memory(error):
                 raise
-            if state.halvings == MAX_HALVINGS or micro == 1:
+            # Ranks would have to agree on less; one that runs out ends all of them.
+            if state.halvings == MAX_HALVINGS or micro == 1 or self.ranks.world > 1:
                 device = next(self.model.parameters()).device
                 raise OutOfMemoryError(
                     device=str(device),
