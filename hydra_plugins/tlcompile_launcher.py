@@ -26,7 +26,8 @@ class TLCompileLauncher(Launcher):
         del initial_job_idx  # Hydra's number of the first point; ours are folders
         from tlcompile.run.launcher import launch_points  # saves 2 s at every other start of Hydra
 
-        return launch_points([list(texts) for texts in job_overrides])
+        points = [list(texts) for texts in job_overrides]
+        return launch_points(points, self.hydra_context, self.config)
 
 
 ConfigStore.instance().store(

@@ -23,11 +23,13 @@ RECIPES = sorted((ROOT / "recipes").rglob("*.y*ml"))
 
 TRAINABLE = {  # parameters that learn, counted by hand from the layers' widths
     "ants_bees": 512 * 2 + 2,
+    "ants_bees_progressive": 512 * 2 + 2,  # its first phase
     "ants_bees_resnet18": 512 * 2 + 2,
     "ants_bees_resnet18_finetune": 11_176_512 + 512 * 2 + 2,
     "cats_dogs": 512 * 7 * 7 * 256 + 256 + 256 + 1,
     "digits": (32 * 64 * 9 + 64) + (64 * 128 * 9 + 128) + (128 * 5 + 5),
     "digits_base": 101_925 + 640,
+    "digits_progressive": 128 * 5 + 5,  # its first phase
     "flowers_bottleneck": (25088 * 4096 + 4096)
     + (4096 * 1024 + 1024)
     + (1024 * 256 + 256)
@@ -43,7 +45,7 @@ THAWED = {"flowers_thaw_block5": 3 * (512 * 512 * 9 + 512) + (25088 * 4096 + 409
 
 
 def test_every_recipe_is_looked_at() -> None:
-    assert len(RECIPES) == 10
+    assert len(RECIPES) == 12
     assert {path.stem for path in RECIPES} == TRAINABLE.keys() | THAWED.keys()
 
 

@@ -2,65 +2,36 @@
 
 from __future__ import annotations
 
-import json
-import re
-import shutil
-import subprocess
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from report.browser import in_browser as opened
+from report.browser import needs_browser
 from report.graphs import edited, row, summary
+from report.page_samples import EVIL, run_sample, sweep_sample
 from tlcompile.model.compiled import Summary
-from tlcompile.report.graph_page import graph_page
+from tlcompile.report.graph_page import graph_figure, graph_page
+from tlcompile.report.run_page import run_page
+from tlcompile.report.sweep_page import sweep_page
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
+pytestmark = needs_browser
 
-pytestmark = pytest.mark.skipif(BROWSER is None, reason="no Chromium here: the page is not opened")
-
-FIRST = (
-    "<script>window.errors = []; addEventListener('error', e => errors.push(e.message));</script>"
-)
-REPORT = """
-<script>
+GRAPH = """
 const figure = document.querySelector(".graph-figure");
 const all = (selector) => [...figure.querySelectorAll(selector)];
 const wires = () => all(".wire").map((wire) => wire.getAttribute("d"));
 const places = () => all(".node[data-row]").map((node) => node.getAttribute("transform"));
-const seen = (node) => node.getClientRects().length > 0 && node.getBoundingClientRect().height > 0;
 const open = () => all(".region.open:not(.root)").map((region) => region.dataset.name);
 const box = (name) => all(".node").find((node) => node.dataset.name === name).querySelector(":scope > .box");
 const said = () => figure.querySelector(".graph-about").textContent;
-const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
-function run() { %s }
-let result;
-try { result = run(); } catch (error) { errors.push(String(error)); }
-const told = document.createElement("pre");
-told.id = "told";
-told.textContent = JSON.stringify({ result, errors });
-document.body.append(told);
-</script>
 """
 
 
 def in_browser(tmp_path: Path, page: str, code: str) -> Any:
-    """Open a page, run a function's body in it, and return what that returns."""
-    assert BROWSER
-    file = tmp_path / "page.html"
-    page = page.replace("<head>", f"<head>{FIRST}").replace("</body>", f"{REPORT % code}</body>")
-    file.write_text(page, encoding="utf-8")
-    home = f"--user-data-dir={tmp_path / 'browser'}"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", home]
-    command = [BROWSER, *flags, "--dump-dom", file.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
-    assert found, done.stderr[-2000:]
-    told = json.loads(unescape(found[1]))
-    assert told["errors"] == []
-    return told["result"]
+    """Open a page with a graph, run a function's body in it, and return what that returns."""
+    return opened(tmp_path, page, code, before=GRAPH)
 
 
 def page() -> str:
@@ -173,3 +144,138 @@ def test_hover_and_focus_tell_what_is_known(tmp_path: Path) -> None:
     assert "FLOPs" in hovered
     assert focused.startswith("x\ninput")
     assert active is True
+
+
+SWEEP = """
+const all = (selector) => [...document.querySelectorAll(selector)];
+const rows = () => all("tr[data-point]").filter((row) => !row.hidden).map((row) => Number(row.dataset.point));
+const marks = (number) => all(`.mark[data-point="${number}"]`);
+const about = () => document.querySelector(".about").textContent;
+const head = (word) => all(".sortable th button").find((button) => button.textContent === word);
+const button = (word) => all("button").find((button) => button.textContent === word);
+"""
+
+
+def ask_sweep(tmp_path: Path, code: str, **how: Any) -> Any:
+    data = sweep_sample(rates=("1e-3", "1e-4"))
+    return opened(tmp_path, sweep_page(data), code, before=SWEEP, **how)
+
+
+def test_a_sweeps_charts_and_table_answer_together(tmp_path: Path) -> None:
+    code = """
+    const hint = about();
+    marks(2)[0].dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+    const hovered = [about(), all(".is-active").map((node) => node.tagName)];
+    document.querySelector("h1").dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+    const left = [about() === hint, all(".is-active").length];
+    all('tr[data-point="5"]')[0].dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+    const row = [about(), marks(5).every((mark) => mark.classList.contains("is-active"))];
+    const stops = all(".chart.interactive").map(
+      (chart) => chart.querySelectorAll('.mark[tabindex="0"]').length);
+    const first = document.querySelector('.mark[tabindex="0"]');
+    first.focus();
+    key(first, "ArrowRight");
+    const second = document.activeElement;
+    const moved = second !== first
+      && second.classList.contains("mark") && second.getAttribute("tabindex") === "0";
+    key(second, "Enter");
+    const chosen = [second.getAttribute("aria-pressed"), all("tr.is-chosen").length,
+      all("tr.is-chosen")[0].dataset.point === second.dataset.point];
+    marks(6)[1].dispatchEvent(new MouseEvent("click", {bubbles: true}));
+    button("chosen only").click();
+    const only = rows().length;
+    key(document.body, "Escape");
+    return {hint, hovered, left, row, stops, moved, chosen, only, cleared: rows().length,
+      titles: all(".mark title").length, named: second.getAttribute("aria-label") !== ""};
+    """
+    found = ask_sweep(tmp_path, code)
+    assert found["hint"].startswith("Hover over a point")
+    assert "freeze.upto=layer1 fine_tune.optimizer.lr=1e-4 fine_tune.seed=0" in found["hovered"][0]
+    assert found["hovered"][1] == ["g", "g", "g", "path", "TR", "LI"]
+    assert found["left"] == [True, 0]
+    assert EVIL in found["row"][0]
+    assert found["row"][1] is True
+    assert found["stops"] == [1, 1, 1, 0]
+    assert found["moved"] is True
+    assert found["chosen"] == ["true", 1, True]
+    assert found["only"] == 2
+    assert found["cleared"] == 8
+    assert found["titles"] == 0
+    assert found["named"] is True
+
+
+def test_a_sweeps_table_sorts_and_filters(tmp_path: Path) -> None:
+    code = """
+    const start = rows();
+    head("seconds").click();
+    const up = [rows(), head("seconds").parentNode.getAttribute("aria-sort")];
+    head("seconds").click();
+    const down = [rows(), head("seconds").parentNode.getAttribute("aria-sort")];
+    head("accuracy").click();
+    const value = [rows(), all("th[aria-sort]").length];
+    head("lr").click();
+    const rate = rows();
+    const press = all(".legend button");
+    press[0].click();
+    const one = [press[0].textContent.trim(), press[0].getAttribute("aria-pressed"), rows().length,
+      all(".mark.is-dim").length, document.querySelector('[role="status"]').textContent];
+    press[1].click();
+    const both = rows().length;
+    button("clear").click();
+    const search = document.querySelector("input[type=search]");
+    search.value = "layer1 seed=0";
+    search.dispatchEvent(new Event("input"));
+    const typed = rows().sort();
+    search.value = "failed";
+    search.dispatchEvent(new Event("input"));
+    return {start, up, down, value, rate, one, both, typed, failed: rows()};
+    """
+    found = ask_sweep(tmp_path, code)
+    assert found["start"] == [6, 5, 4, 3, 2, 1, 0, 7]
+    assert found["up"] == [list(range(8)), "ascending"]
+    assert found["down"] == [list(range(7, -1, -1)), "descending"]
+    assert found["value"] == [[0, 1, 2, 3, 4, 5, 6, 7], 1]
+    assert [n in (2, 3, 6, 7) for n in found["rate"]] == [True] * 4 + [False] * 4
+    assert found["one"] == ["lr 1e-4", "true", 4, 12, "4 of 8 points"]
+    assert found["both"] == 8
+    assert found["typed"] == [0, 2]
+    assert found["failed"] == [7]
+
+
+NARROW = """
+    document.querySelector("main").style.width = "328px";  // a telephone of 360 px, less its edges
+    const edge = document.querySelector("main").getBoundingClientRect().left + 360;
+    const wide = [...document.querySelectorAll("main *")].filter((node) =>
+      !node.closest(".scroll, .graph-picture, .chart") && node.getBoundingClientRect().right > edge);
+"""
+
+
+def test_a_sweep_fits_a_telephone(tmp_path: Path) -> None:
+    code = f"{NARROW} return wide.map((node) => node.outerHTML.slice(0, 80));"
+    assert ask_sweep(tmp_path, code, width=500) == []
+
+
+def test_a_run_with_its_graph_fits_a_telephone_and_answers(tmp_path: Path) -> None:
+    graph, boundary = edited()
+    data = run_sample(figures=(graph_figure(graph, boundary, "m"),))
+    code = f"""{NARROW}
+    const image = document.querySelector(".tiles img");
+    document.querySelector(".copy").click();
+    document.querySelector(".graph-collapse").click();
+    return [wide.map((node) => node.outerHTML.slice(0, 80)), image.naturalWidth,
+      all(".region.open:not(.root)").length, String(getSelection()) || "copied"];
+    """
+    found = opened(tmp_path, run_page(data), code, before=GRAPH, width=500)
+    assert found[0] == []
+    assert found[1] == 2
+    assert found[2] == 0
+
+
+def test_what_the_page_forbids_is_noticed(tmp_path: Path) -> None:
+    """The guard of the tests above: a handler, a fetch and an error are each seen to fail."""
+    made = run_page(run_sample())
+    bad = ['<img src="x.png">', '<i onclick="0"></i>', "<script>missing()</script>"]
+    for number, code in enumerate(bad):
+        (tmp_path / str(number)).mkdir()
+        with pytest.raises(AssertionError):
+            opened(tmp_path / str(number), made.replace("</main>", f"{code}</main>"), "return 0;")

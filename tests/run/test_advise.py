@@ -15,7 +15,9 @@ from tiny import TinyNet, make_pictures, make_recipe
 from torch import Tensor, nn
 
 from tlcompile.errors.advice import NoAdviceForTaskError, TooFewToCompareError
+from tlcompile.recipe.load import recipe_from, spell_out
 from tlcompile.recipe.schema import Recipe
+from tlcompile.recipe.yaml_reader import read_recipe_text
 from tlcompile.run.advice_text import commands_of
 from tlcompile.run.advise import read_points
 from tlcompile.run.advising import Advice, advise
@@ -44,6 +46,11 @@ def net() -> TinyNet:
     return TinyNet().eval()
 
 
+@pytest.fixture(scope="module")
+def plain(pictures: Path) -> Advice:
+    return advise(recipe_of(pictures), base=net())
+
+
 def named_in(advice: Advice) -> set[str]:
     return {name for one in advice.points for name in (one.scored.point, *one.scored.also)}
 
@@ -59,9 +66,10 @@ def images_of(recipe: Recipe) -> tuple[Tensor, np.ndarray]:
     return torch.stack(images), np.array(samples.labels)
 
 
-def test_scores_are_those_of_the_pooled_outputs_of_the_plain_model(pictures: Path) -> None:
-    recipe, base = recipe_of(pictures), net()
-    advice = advise(recipe, base=base)
+def test_scores_are_those_of_the_pooled_outputs_of_the_plain_model(
+    pictures: Path, plain: Advice
+) -> None:
+    recipe, base, advice = recipe_of(pictures), net(), plain
     x, labels = images_of(recipe)
     with torch.no_grad():
         first = base.bn1(base.conv1(x)).relu()
@@ -88,8 +96,10 @@ def test_stages_head_and_blocks_are_compared_and_one_point_with_two_names_once(
 
 def test_points_of_the_command_line_are_added(capsys: pytest.CaptureFixture[str]) -> None:
     told = advice_on(capsys, "freeze.upto=stem.conv,block2.conv")
-    points = {one["freeze"] for one in told["points"]}
-    assert {"stem.conv", "block2.conv", "stage1", "stage2"} <= points
+    points = {one["freeze"]: one["also"] for one in told["points"]}
+    assert points["stem.conv"] == ["stem"], "its activation is computed with it"
+    assert points["block2.conv"] == ["stage1", "block2"]
+    assert set(points) == {"stem.conv", "block1", "block2.conv", "stage2"}
 
 
 def test_the_point_of_the_recipe_is_compared(pictures: Path, tmp_path: Path) -> None:
@@ -113,11 +123,12 @@ def test_a_stage_that_the_recipe_edits_is_left_out_and_told(
     assert "stage1" in out
 
 
-def test_images_are_looked_at_as_they_are_however_training_changes_them(pictures: Path) -> None:
-    changed = {"folder": str(pictures), "augment": {"train": {"flip": 0.5}}}
-    views = recipe_of(pictures, data=changed, features={"views": 3})
-    plain, augmented = (advise(one, base=net()) for one in (recipe_of(pictures), views))
-    assert plain.scores() == augmented.scores()
+def test_images_are_looked_at_as_they_are_however_training_changes_them(
+    pictures: Path, plain: Advice
+) -> None:
+    changed = {"folder": str(pictures), "augment": {"train": "horizontal_flip"}}
+    views = recipe_of(pictures, data=changed, features={"views": 2})
+    assert advise(views, base=net()).scores() == plain.scores()
 
 
 def test_so_many_images_are_drawn_class_by_class(pictures: Path) -> None:
@@ -139,39 +150,34 @@ def test_a_run_at_any_point_finds_its_features(tmp_path: Path, pictures: Path) -
     """16 training images are hits, the 4 of validation are not: advice does not look at them."""
     recipe = recipe_of(pictures, fine_tune={"epochs": 1, "batch_size": 4})
     advice = advise(recipe, base=net())
-    for one in advice.points:
-        point = recipe_of(
-            pictures, freeze=one.scored.point, fine_tune={"epochs": 1, "batch_size": 4}
-        )
-        told = train_recipe(point, tmp_path / one.scored.point, base=net()).record["features"]
-        assert (told["hits"], told["misses"]) == (16, 4), one.scored.point
+    for point in ("bn1", "head"):
+        assert point in named_in(advice)
+        wanted = recipe_of(pictures, freeze=point, fine_tune={"epochs": 1, "batch_size": 4})
+        told = train_recipe(wanted, tmp_path / point, base=net()).record["features"]
+        assert (told["hits"], told["misses"]) == (16, 4), point
 
 
-def test_twice_the_same_computes_nothing_again(pictures: Path) -> None:
-    lines: list[str] = []
-    advices = [advise(recipe_of(pictures), base=net(), say=lines.append) for _ in range(2)]
-    assert advices[0].scores() == advices[1].scores()
-    told = [line for line in lines if line.startswith("features")]
-    assert "16 hits, 0 misses" in told[-1]
-
-
-def test_without_the_store_the_scores_are_the_same(pictures: Path) -> None:
-    kept = advise(recipe_of(pictures), base=net())
-    live = advise(recipe_of(pictures, features={"cache": "off"}), base=net())
-    assert kept.scores() == live.scores()
-
-
-def test_no_file_is_written_where_one_works(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pictures: Path
+def test_what_was_computed_once_is_found_and_no_file_lies_where_one_works(
+    tmp_path: Path, pictures: Path, plain: Advice, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    advise(recipe_of(pictures), base=net())
+    lines: list[str] = []
+    for _ in range(2):
+        again = advise(recipe_of(pictures), base=net(), say=lines.append)
+        assert again.scores() == plain.scores()
+    told = [line for line in lines if line.startswith("features")]
+    assert "0 hits, 16 misses" in told[0]
+    assert "16 hits, 0 misses" in told[1]
     assert not list(tmp_path.iterdir())
 
 
-def test_scores_are_told_under_every_name_of_a_point(pictures: Path) -> None:
-    advice = advise(recipe_of(pictures), base=net())
-    scores = advice.scores()
+def test_without_the_store_the_scores_are_the_same(pictures: Path, plain: Advice) -> None:
+    live = advise(recipe_of(pictures, features={"cache": "off"}), base=net())
+    assert live.scores() == plain.scores()
+
+
+def test_scores_are_told_under_every_name_of_a_point(plain: Advice) -> None:
+    advice, scores = plain, plain.scores()
     assert set(scores) == {"rank", "LogME", "H-score", "probe"}
     assert all(set(by_point) == named_in(advice) for by_point in scores.values())
     best = advice.points[0].scored.point
@@ -234,13 +240,9 @@ def test_numbers_and_labels_have_log_me_and_a_probe(
     assert all(one.scored.probe.metric == "r2" for one in advice.points)
 
 
-def commands(text: str, tmp_path: Path, *overrides: str) -> list[str]:
-    """Return what is advised for a recipe, as if its points had been compared."""
-    path = tmp_path / "my recipe.yaml"
-    path.write_text(text)
-    recipe, _, others = read_points(str(path), overrides)
-    advice = advise(read_points(DIGITS, [])[0])
-    return commands_of(advice, recipe, str(path), others)
+@pytest.fixture(scope="module")
+def of_digits() -> Advice:
+    return advise(read_points(DIGITS, [])[0])
 
 
 BASE = "base: digits_net\ndata: {dataset: digits, per_class: 4}\n"
@@ -259,28 +261,33 @@ def planned(command: str) -> int:
         (f"{BASE}freeze: {{only: [stem]}}\n", "'~freeze.only' freeze.upto=stage1"),
         (
             f"{BASE}fine_tune: {{phases: [{{name: a, epochs: 1, freeze: head}}]}}\n",
-            "fine_tune.phases.0.freeze.upto=stage1",
+            "fine_tune.phases.0.freeze=stage1",
         ),
-        (
-            f"{BASE}fine_tune: {{phases: [{{name: a, epochs: 1}}]}}\n",
-            "freeze.upto=stage1",
-        ),
+        (f"{BASE}fine_tune: {{phases: [{{name: a, epochs: 1}}]}}\n", "freeze.upto=stage1"),
     ],
 )
 def test_the_line_to_paste_says_it_where_the_recipe_says_it(
-    text: str, wanted: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, wanted: str, tmp_path: Path, of_digits: Advice
 ) -> None:
-    train, sweep = commands(text, tmp_path, "fine_tune.optimizer={name: sgd, lr: 1e-3}")
-    assert train.endswith(wanted.replace("'~freeze.only'", "~freeze.only"))
-    assert "-m" in shlex.split(sweep)
-    assert planned(train) == 0
-    assert "stage1" in wanted
+    path = tmp_path / "my recipe.yaml"
+    path.write_text(text)
+    given = ["fine_tune.optimizer={name: sgd, lr: 1e-3}", "freeze.upto=stem,head"]
+    given = given if "only" not in text and "freeze: head" not in text else given[:1]
+    recipe, _, others = read_points(str(path), given)
+    train, sweep = commands_of(of_digits, recipe, str(path), others)
+    assert train.endswith(wanted)
+    assert sweep.endswith(f"-m {wanted.split()[-1]},stage2,block1")
+    assert "stem" not in train, "overrides of the freeze point are not repeated"
+    assert main(["plan", *shlex.split(train)[2:]]) == 0
 
 
-def test_overrides_of_the_freeze_point_are_not_repeated(tmp_path: Path) -> None:
-    train, _ = commands(BASE, tmp_path, "freeze.upto=stem,head", "fine_tune.epochs=2")
-    assert "stem" not in train
-    assert "fine_tune.epochs=2" in train
+def test_a_point_that_is_a_mapping_stays_one_below_a_phase(of_digits: Advice) -> None:
+    first = of_digits.points[0]
+    told = replace(first, scored=replace(first.scored, point="{stage: 1}"))
+    text = f"{BASE}fine_tune: {{phases: [{{name: a, epochs: 1, freeze: head}}]}}\n"
+    recipe = recipe_from(spell_out(read_recipe_text(text, "a.yaml")), (), "a")
+    (train,) = commands_of(replace(of_digits, points=(told,)), recipe, "a.yaml", [])
+    assert shlex.split(train)[-1] == "fine_tune.phases.0.freeze={upto: {stage: 1}}"
 
 
 # What is refused
@@ -296,7 +303,6 @@ def test_overrides_of_the_freeze_point_are_not_repeated(tmp_path: Path) -> None:
         (["--images", "5"], "look at all of them: --images 50"),
         (["fine_tune.epochs=1,2"], "several values are a sweep"),
         (["data.classes=['5']"], "too few to compare freeze points by"),
-        (["fine_tune.monitor=val/iou"], "val/iou"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_by_name(
@@ -304,6 +310,13 @@ def test_what_cannot_be_compared_is_refused_by_name(
 ) -> None:
     assert main(["advise", DIGITS, *words]) == 2
     assert told in capsys.readouterr().err
+
+
+def test_a_line_that_is_wrong_at_every_point_is_told_once(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["advise", DIGITS, "fine_tune.monitor=val/iou", "freeze.upto=stem,head"]) == 2
+    assert capsys.readouterr().err.count("val/iou") == 2  # in its headline and as what was found
 
 
 def test_a_wrong_point_is_told_at_its_place_on_the_command_line(
@@ -319,7 +332,7 @@ def test_segmentation_and_several_outputs_are_refused(pictures: Path) -> None:
         advise(recipe, base=net())
     heads = {"one": {"task": "classification"}, "two": {"task": "regression"}}
     several = make_recipe(
-        data={"folder": str(pictures)},
+        data={"csv": "table.csv"},
         task=heads,
         add={n: {"layer": "linear", "out": 2, "inputs": "flatten"} for n in heads},
         remove={"fc": "drop"},

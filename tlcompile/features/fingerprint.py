@@ -37,6 +37,7 @@ def describe(
     chunk_size: int,
     precision: str,
     device: torch.device,
+    tensors: TensorDigests | None = None,
 ) -> tuple[About, ...]:
     """Name the rows of each boundary tensor; what decides them is read anew each time.
 
@@ -46,8 +47,9 @@ def describe(
         chunk_size: Images a pass; decides bits in `exact`.
         precision: exact, fp32-fused or fast.
         device: Where the frozen part runs.
+        tensors: Names the values of tensors; None: by their SHA-256.
     """
-    tensors = TensorDigests()
+    tensors = tensors or TensorDigests()
     given: dict[str, Any] = {"arithmetic": arithmetic(precision, chunk_size, device)}
     if preprocessing is not None:
         given |= {"preprocessing": preprocessing.to_dict(), "decoder": decoder()}

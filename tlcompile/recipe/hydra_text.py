@@ -85,8 +85,8 @@ def _as_typed(override: Override, typed: Sequence[Override]) -> Override:
 
 def _hydra_value(override: Override) -> str:
     if override.delete:
-        return _quote(_DELETED)
-    return override.function or ",".join(_quote(to_flow(value)) for value in override.values)
+        return quote(_DELETED)
+    return override.function or ",".join(quote(to_flow(value)) for value in override.values)
 
 
 def _hydra_key(override: Override) -> str:
@@ -121,7 +121,7 @@ def _typed_part(part: str) -> str:
     return f"[{name}]" if whole else f".{name}"
 
 
-def _quote(text: str) -> str:
+def quote(text: str) -> str:
     r"""Quote for Hydra's grammar: only backslashes before a quote count, `\'` is a quote."""
     inner = re.sub(r"(\\*)'", r"\1\1\\'", text)
     inner = re.sub(r"(\\+)\Z", r"\1\1", inner)

@@ -24,3 +24,8 @@ class Sweep(Section):
         description="Give each point a process of its own (3 s more): what ends one of them, or leaks, "
         "leaves the others.",
     )
+    fuse: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto: points that differ in numbers alone (rates, decay, momentum, schedules, epochs, "
+        "label_smoothing, early_stop) train as one model, with the results of each alone. off: one by one.",
+    )

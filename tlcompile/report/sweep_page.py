@@ -57,7 +57,7 @@ def sweep_text(data: SweepData) -> str:
         lines += ["", f"best  {about(data, data.points[best])}", *_unclear(data, best)]
     lines += [
         f"mean  {mean} of {count} ({low} to {high})  {setting}"
-        for setting, count, mean, low, high in _mean_rows(data, encode(data))
+        for setting, mean, low, high, count in _mean_rows(data, encode(data))
     ]
     lines += [f"failed  {p.label}: {p.error}" for p in data.points if p.state == "failed"]
     lines += list(data.notes)
@@ -140,7 +140,7 @@ def _caption(data: SweepData, encoding: Encoding) -> str:
 
 
 def _means(data: SweepData, encoding: Encoding) -> str:
-    columns = ("setting", "points", f"mean {metric_words(data.metric)}", "lowest", "highest")
+    columns = ("setting", f"mean {_metric(data)}", "lowest", "highest", "points")
     return table(columns, _mean_rows(data, encoding))
 
 
@@ -165,8 +165,8 @@ def _mean_rows(data: SweepData, encoding: Encoding) -> list[tuple[str, ...]]:
     return [
         (
             setting,
-            str(len(values)),
             *(shown_value(data.metric, value) for value in (mean, min(values), max(values))),
+            str(len(values)),
         )
         for mean, setting, values in rows
     ]
@@ -177,7 +177,7 @@ def _points(data: SweepData, encoding: Encoding) -> str:
     swept = {names[key]: key for key in encoding.keys}
     columns = [
         "#", *swept, *([] if any(k.startswith("freeze") for k in encoding.keys) else ["freeze"]),
-        metric_words(data.metric), "95 % interval", "n", "best epoch",
+        _metric(data), "95 % interval", "n", "best epoch",
         *([] if "lr" in swept else ["lr"]), "trainable", "seconds", "state",
     ]  # fmt: skip
     rows = []
@@ -204,6 +204,11 @@ def _points(data: SweepData, encoding: Encoding) -> str:
     )
 
 
+def _metric(data: SweepData) -> str:
+    """Return the metric's name alone: the page has said of which split it is."""
+    return data.metric.rpartition("/")[2] or "metric"
+
+
 def _ranked(data: SweepData) -> Iterator[tuple[int, SweepPoint]]:
     """Yield points with their numbers, the best first; those without a value last."""
     sign = -1 if data.rising else 1
@@ -217,7 +222,7 @@ def _measured(data: SweepData, point: SweepPoint) -> dict[str, tuple[str, float 
     """Return the cells of a point by column: what is shown, and the number to sort by."""
     low = point.interval[0] if point.interval else None
     return {
-        metric_words(data.metric): (shown_value(data.metric, point.value), point.value),
+        _metric(data): (shown_value(data.metric, point.value), point.value),
         "95 % interval": (interval(point.interval), low),
         "n": _amount(point.count),
         "best epoch": _amount(point.best_epoch),

@@ -72,13 +72,13 @@ def commands_of(advice: Advice, recipe: Recipe, path: str, others: Sequence[str]
         path: Its file, as typed.
         others: Overrides, as typed, without those of the freeze point.
     """
-    phases = recipe.fine_tune.phases
-    key = "freeze.upto"
-    if phases is not None and phases[0].freeze is not None:
-        key = "fine_tune.phases.0.freeze.upto"
+    phases, key = recipe.fine_tune.phases, "freeze.upto"
     points = [one.scored.point for one in advice.points[:SWEPT]]
     words = ["tlcompile", "train", path, *others]
-    if recipe.freeze.only and key == "freeze.upto":
+    if phases is not None and phases[0].freeze is not None:
+        key = "fine_tune.phases.0.freeze"
+        points = [f"{{upto: {point}}}" if point.startswith("{") else point for point in points]
+    elif recipe.freeze.only:
         words.append("~freeze.only")
     found = [[*words, f"{key}={points[0]}"]]
     if len(points) > 1:

@@ -8,6 +8,7 @@ applies its overrides to the recipe's own tree, where every value keeps its file
 from __future__ import annotations
 
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from tlcompile.errors.engines import IdleLauncherSettingsError
 from tlcompile.errors.recipe import OverrideSyntaxError
 from tlcompile.errors.run import HydraRefusedError
 from tlcompile.recipe.flow import to_flow
@@ -31,6 +33,8 @@ from tlcompile.recipe.load import default_name, read_recipe, recipe_from
 from tlcompile.recipe.nodes import Mapping
 from tlcompile.recipe.overrides import Override, is_sweep
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.engines import refuse_missing
+from tlcompile.run.say import say
 
 
 def _config(scratch: str) -> dict[str, Any]:
@@ -60,26 +64,40 @@ class Session:
         typed: The overrides as typed, which lend their places to errors.
         run_one: Trains one recipe; its result is kept.
         run_points: Trains the points of a sweep.
-        process: That launches; another launcher than ours may run the points in others.
+        for_launcher: What the user's command line says of Hydra's launcher.
+        searches: Whether the sweeper chooses points by the results of others.
+        results: Of the run; or the rows of the sweep, after each batch anew.
+        folder: Of the sweep.
+        known: The rows of a search, by the digest of the recipe.
     """
 
     root: Mapping
     path: str
     typed: Sequence[Override]
     run_one: Callable[[Recipe], Any]
-    run_points: Callable[[list[tuple[str, ...]], list[Recipe]], Any]
+    run_points: Callable[..., Any]
+    for_launcher: tuple[str, ...] = ()
+    searches: bool = False
     results: list[Any] = field(default_factory=list)
-    process: int = field(default_factory=os.getpid)
+    folder: Path | None = None
+    known: dict[str, Any] = field(default_factory=dict)
 
     def recipe(self, texts: Sequence[str]) -> Recipe:
         """Return the recipe of one job, from the overrides that Hydra gave it."""
-        return recipe_from(self.root, map(self._chosen, texts), default_name(self.path))
+        found = map(self._chosen, self._as_ordered(texts))
+        return recipe_from(self.root, found, default_name(self.path))
+
+    def _as_ordered(self, texts: Sequence[str]) -> list[str]:
+        """Put overrides back in the user's order: a sweeper may move what it sweeps, and last wins."""
+        order = [text.partition("=")[0] for text in to_hydra_arguments(self.typed)]
+        place = {key: number for number, key in enumerate(order)}
+        return sorted(texts, key=lambda text: place.get(text.partition("=")[0], len(order)))
 
     def point(self, texts: Sequence[str]) -> tuple[str, ...]:
         """Return the values of one job that the sweep chose, as `key=value` texts."""
-        swept = {override.key for override in self.typed if is_sweep(override)}
-        found = map(self._chosen, texts)
-        return tuple(f"{o.key}={to_flow(o.values[0])}" for o in found if o.key in swept)
+        fixed = {override.key for override in self.typed if not is_sweep(override)}
+        found = map(self._chosen, self._as_ordered(texts))
+        return tuple(f"{o.key}={to_flow(o.values[0])}" for o in found if o.key not in fixed)
 
     def _chosen(self, text: str) -> Override:
         """Read one override back; a value that the user typed twice comes as often."""
@@ -87,6 +105,7 @@ class Session:
         return replace(override, values=override.values[:1])
 
 
+_OF_LAUNCHER = re.compile(r"(\+\+?|~)?hydra[./]launcher\b")
 SESSION: list[Session] = []  # the command that this process runs; Hydra gives no way to pass it
 
 
@@ -107,6 +126,7 @@ def launch(
         TLCompileError: What the jobs raised.
     """
     _refuse_wrong_sweeps(overrides, for_hydra, multirun)
+    session, for_hydra = _for_hydra(session, for_hydra, multirun)
     argv = ["tlcompile", *(["-m"] if multirun else []), *for_hydra, *to_hydra_arguments(overrides)]
     SESSION.append(session)
     caught: list[BaseException] = []
@@ -123,11 +143,35 @@ def launch(
             )()
     except (HydraException, OmegaConfBaseException) as error:
         raise HydraRefusedError(reason=str(error), settings=tuple(for_hydra)) from error
+    except Exception as error:
+        if not session.known:
+            raise
+        say(f"the sweeper ended the search: {error}")  # as Optuna's without one result
     finally:
         SESSION.remove(session)
     if caught:
         raise caught[0]
     return session.results
+
+
+def _for_hydra(session: Session, given: Sequence[str], multirun: bool) -> tuple[Session, list[str]]:
+    """Return what Hydra itself is told: its launcher is ours, and ours takes what is of another.
+
+    Raises:
+        MissingPluginError: The sweeper is not installed.
+        IdleLauncherSettingsError: A launcher is told something, and there is one run.
+    """
+    of_launcher = tuple(text for text in given if _OF_LAUNCHER.match(text))
+    if of_launcher and not multirun:
+        raise IdleLauncherSettingsError(settings=of_launcher, multirun=False)
+    rest = [text for text in given if text not in of_launcher]
+    sweepers = [text.partition("=")[2] for text in rest if text.startswith("hydra/sweeper=")]
+    if sweepers:
+        refuse_missing("sweeper", sweepers[-1])
+    if sweepers[-1:] == ["optuna"] and not any("max_failure_rate" in text for text in rest):
+        rest.append("hydra.sweeper.max_failure_rate=1.0")  # its own: one failed point ends all
+    searches = bool(sweepers) and sweepers[-1] != "basic"
+    return replace(session, for_launcher=of_launcher, searches=searches), rest
 
 
 def _refuse_wrong_sweeps(
@@ -154,8 +198,6 @@ def _job(_config: DictConfig, session: Session, caught: list[BaseException]) -> 
         session.results.append(result)
         return result
     except BaseException as error:
-        if os.getpid() != session.process:
-            raise  # a launcher of Hydra's runs the points elsewhere, and brings it back
         caught.append(error)
         return None
 
@@ -164,7 +206,7 @@ def open_session(
     path: str,
     typed: Sequence[Override],
     run_one: Callable[[Recipe], Any],
-    run_points: Callable[[list[tuple[str, ...]], list[Recipe]], Any],
+    run_points: Callable[..., Any],
 ) -> Session:
     """Read the recipe and prepare a launch."""
     return Session(read_recipe(Path(path)), path, typed, run_one, run_points)

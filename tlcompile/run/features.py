@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -65,6 +66,7 @@ class SourceBuilder:
         digests: Of the images of splits, where they are known already.
         shared: What the points of a sweep make once.
         describe: Names the rows of each boundary tensor; another may know them already.
+        planned: Images a pass, where the plan of a sweep has decided that all rows are stored.
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
@@ -83,7 +85,9 @@ class SourceBuilder:
         digests: Mapping[str, Keys] = MappingProxyType({}),
         shared: Own | None = None,
         describe: Callable[..., tuple[About, ...]] = describe,
+        planned: int | None = None,
     ) -> None:
+        self.planned = planned
         self.own, self.digests = own, digests
         self.shared, self.describe = shared or Own(), describe
         self.recipe, self.preprocessing, self.model = recipe, preprocessing, model
@@ -156,16 +160,10 @@ class SourceBuilder:
 
     def _sets(self, store: Store, parts: list[Part]) -> list[FeatureSet]:
         """Return a set for each boundary; none where nothing is frozen, or computing is faster."""
-        abouts = self.describe(
-            self.model,
-            preprocessing=self.preprocessing,
-            chunk_size=self._prefix(0).chunk_size,
-            precision=self.precision,
-            device=self.device,
-        )
+        abouts = self.abouts()
         rows = sum(len(part.samples) * part.views for part in parts)
         self.tier = tier_of(self.recipe, self.model, self.device.type, rows)
-        if self.tier is None or self.tier.name == "live":
+        if self.planned is None and (self.tier is None or self.tier.name == "live"):
             return []
         if not self.shared.not_kept().isdisjoint(about.key for about in abouts):
             self.tier = LIVE
@@ -178,6 +176,29 @@ class SourceBuilder:
             self.say("features    computed in every epoch: images are not cropped to one size")
             return []
         return _refreshed([store.open(about) for about in abouts])
+
+    def abouts(self) -> tuple[About, ...]:
+        """Name the rows of each boundary tensor."""
+        return self.describe(
+            self.model,
+            preprocessing=self.preprocessing,
+            chunk_size=self.chunk_size(),
+            precision=self.precision,
+            device=self.device,
+        )
+
+    def chunk_size(self) -> int:
+        """Return how many images a pass has."""
+        return self._prefix(0).chunk_size
+
+    def store(self, splits: Mapping[str, Samples]) -> None:
+        """See to it that the store has all rows of splits.
+
+        Raises:
+            STORE_ERRORS: The disk or the budget did not let it; what was stored stays.
+            DataError: Images are bad.
+        """
+        self._stored(parts_of(self.recipe, splits, self.preprocessing.size or 0))
 
     def _pixel_set(self, store: Store) -> list[FeatureSet]:
         """Return the set of prepared images, where all have one size."""
@@ -206,7 +227,10 @@ class SourceBuilder:
     def _prefix(self, rows: int) -> Prefix:
         """Return the frozen part as the recipe wants it computed, for so many rows."""
         size = self.recipe.features.batch_size
-        return open_prefix(self.model, size, self.precision, self.device, images=rows, say=self.say)
+        prefix = open_prefix(
+            self.model, size, self.precision, self.device, images=rows, say=self.say
+        )
+        return replace(prefix, chunk_size=self.planned or prefix.chunk_size)
 
     def _loader(self, part: Part, digests: Keys | None, pixels: Sequence[FeatureSet]) -> Loader:
         """Return what reads a split's images, each in its view."""

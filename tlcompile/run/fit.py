@@ -11,9 +11,8 @@ from tlcompile.errors.recipe import OverrideSyntaxError
 from tlcompile.recipe.overrides import is_sweep, split_arguments
 from tlcompile.run.app import launch, open_session
 from tlcompile.run.ranks import compose_once
-from tlcompile.run.say import say
 from tlcompile.run.single import run_single
-from tlcompile.run.sweep import run_points
+from tlcompile.run.sweep import refuse_failed, run_points
 from tlcompile.training.ranks import ALONE, Ranks, is_rank
 
 # An unfinished run goes on without any of them.
@@ -63,8 +62,8 @@ def run(options: argparse.Namespace) -> int:
         if multirun and ranks.world > 1:
             raise SweepUnderTorchrunError(world=ranks.world)
         results = launch(session, overrides, for_hydra, multirun)
-        if multirun and not results:  # hydra/launcher=submitit_slurm, ...
-            say("the points ran by the launcher that you named, each in a run's folder of its own")
+        if multirun and results:
+            refuse_failed(results[-1])
 
     if is_rank():
         return compose_once(compose)

@@ -83,15 +83,20 @@ def find_points(
     found = _Found(num_classes, base)
     own = [at(recipe, freeze) for freeze in (*_stages(graph), Freeze(upto=("head",)))]
     refused = [found.add(at(one, one.freeze)) for one in named]
-    raise_problems(_worded(error, own) for error in refused if error)
+    _raise_each_once([_worded(error, own) for error in refused if error])
     left = [LeftOut(written(one.freeze), error) for one in own if (error := found.add(one))]
     if len(found.points) < FEW:
         for block in _blocks(graph):
             if len(found.points) < MOST:
                 found.add(at(recipe, Freeze(upto=(block,))))
     if not found.points:
-        raise_problems(one.error for one in left)
+        _raise_each_once([one.error for one in left])
     return sorted(found.points.values(), key=lambda one: -one.trainable), left
+
+
+def _raise_each_once(errors: Sequence[TLCompileError]) -> None:
+    """Raise what is wrong; a line that is wrong at every point is told once."""
+    raise_problems({str(error): error for error in errors}.values())
 
 
 def at(recipe: Recipe, freeze: Freeze) -> Recipe:

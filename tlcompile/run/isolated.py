@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import tlcompile
-from tlcompile.durable.files import make_folder, write_file
+from tlcompile.durable.files import write_file
 from tlcompile.durable.locks import take_lock
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.engines import PointLostError
@@ -45,10 +45,19 @@ class PointFailedError(Exception):
 
 def plan_point(job: Job) -> Path:
     """Write what a process has to do; return the folder for it and for what it says."""
-    folder = job.folder.parent / ABOVE / job.folder.name
-    write_file(folder / PLAN, json.dumps(job.as_data()).encode())
+    folder = _folder_of(job)
+    write_file(folder / PLAN, json.dumps({**job.as_data(), "cwd": os.getcwd()}).encode())
     (folder / OUTCOME).unlink(missing_ok=True)
     return folder
+
+
+def _folder_of(job: Job) -> Path:
+    return (job.folder.parent / ABOVE / job.folder.name).absolute()
+
+
+def work(config: Any) -> None:
+    """Run one plan in a worker that a launcher of Hydra's started; `config.plan` names it."""
+    run_apart(Path(config.plan), log=True)
 
 
 def run_apart(folder: Path, *, log: bool) -> None:
@@ -66,6 +75,7 @@ def run_apart(folder: Path, *, log: bool) -> None:
     """
     if _stopped(folder):
         return
+    (folder / OUTCOME).unlink(missing_ok=True)
     with stopping() as stop, _waiting_for_others() as others:
         with (folder / LOG).open("ab") if log else nullcontext() as output:
             child = subprocess.Popen(
@@ -120,8 +130,7 @@ def result_of(job: Job) -> dict[str, Any]:
     """
     from tlcompile.run.folder import read_record
 
-    folder = job.folder.parent / ABOVE / job.folder.name
-    record = read_record(job.folder)
+    record, folder = read_record(job.folder), _folder_of(job)
     if record is not None:
         return record
     said = read_outcome(folder)
@@ -142,8 +151,7 @@ def is_over(job: Job) -> bool:
     """Tell whether a point has ended, well or not."""
     from tlcompile.run.folder import read_record
 
-    folder = job.folder.parent / ABOVE / job.folder.name
-    return read_outcome(folder) is not None or read_record(job.folder) is not None
+    return read_outcome(_folder_of(job)) is not None or read_record(job.folder) is not None
 
 
 def _write_outcome(folder: Path, error: Exception) -> None:
@@ -188,8 +196,9 @@ def _train(folder: Path) -> None:
         from tlcompile.run.launch import Job
         from tlcompile.run.single import train_on
         from tlcompile.training.ranks import ALONE
-    job = Job.from_data(json.loads((folder / PLAN).read_bytes()))
-    make_folder(folder)
+    plan = json.loads((folder / PLAN).read_bytes())
+    os.chdir(plan["cwd"])  # paths of the recipe are relative to where the command was typed
+    job = Job.from_data(plan)
     while (lock := take_lock(folder / "lock")) is None:
         time.sleep(POLL)  # another process trains this point, as one that Slurm began before
     with lock:

@@ -20,7 +20,7 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.model.template import Template
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.record import base_record
-from tlcompile.run.splits import Say, Splits, check_readable, open_splits
+from tlcompile.run.splits import Say, Splits, check_readable, known_classes, open_splits
 from tlcompile.store.store import About, FeatureSet, Store
 from tlcompile.zoo.base import BaseModel
 from tlcompile.zoo.open import open_base
@@ -155,6 +155,21 @@ class Shared(Own):
         )
         return together(template.filled(base, recipe.fine_tune.seed, moving), later)
 
+    def surveyed(
+        self, recipe: Recipe, opened: BaseModel, num_classes: int
+    ) -> tuple[CompiledModel, ...]:
+        """Return models to look at, one for all points that differ in numbers; `drop` them after."""
+        key = (model_key(recipe), num_classes)
+        return self.once("surveyed", key, lambda: self.models(recipe, opened, num_classes))
+
+    def forget(self) -> None:
+        """Forget all that holds weights."""
+        self.drop("base", "weights", "model", "surveyed", "rows", "golden")
+
+    def drop(self, *what: str) -> None:
+        """Forget what was made: all of these kinds."""
+        self._made = {key: made for key, made in self._made.items() if key[0] not in what}
+
     def describe(
         self, recipe: Recipe, phase: int, model: CompiledModel, **how: Any
     ) -> tuple[About, ...]:
@@ -171,7 +186,11 @@ class Shared(Own):
         """Compute it once for each frozen part."""
         return self.once("golden", model_key(recipe), compute)
 
-    def prove(self, recipe: Recipe, classes: int, make: Callable[[], T]) -> T:
+    def known_classes(self, recipe: Recipe) -> int | None:
+        """Return how many classes a recipe or its data tell."""
+        return self.once("classes", images_key(recipe), lambda: known_classes(recipe))
+
+    def proved(self, recipe: Recipe, classes: int, make: Callable[[], T]) -> T:
         """Return a recipe compiled on meta, once for what differs in numbers alone."""
         return self.once("proof", (model_key(recipe), classes), make)
 

@@ -1,4 +1,4 @@
-"""Run the points of a sweep in this process; every point is proved before the first starts."""
+"""Run the points of a sweep; every point is proved before the first starts, and all share what is equal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,20 @@ from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
 from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
-from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.engines import Engine
 from tlcompile.run.folder import find_generation, recipe_digest
-from tlcompile.run.launch import Job
+from tlcompile.run.isolated import plan_point, result_of, run_apart
+from tlcompile.run.launch import Job, num_devices
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
-from tlcompile.run.say import say, table
+from tlcompile.run.say import say
+from tlcompile.run.shared import Shared
 from tlcompile.run.single import train_on
-from tlcompile.run.splits import known_classes
-from tlcompile.sweep.points import Point, write_manifest
-from tlcompile.training.metrics import Score
+from tlcompile.run.sweep_pass import share_rows
+from tlcompile.run.sweep_table import row_of, show_points
+from tlcompile.run.train import train_recipe
+from tlcompile.sweep.manifest import FAILED, Manifest
+from tlcompile.sweep.points import Point
 from tlcompile.training.ranks import ALONE
 
 
@@ -32,40 +37,139 @@ def run_points(
     recipes: Sequence[Recipe],
     *,
     again: bool = False,
+    engine: Engine | None = None,
+    folder: Path | None = None,
+    earlier: Sequence[Point] = (),
+    shared: Shared | None = None,
     **how: bool,
 ) -> list[Point]:
-    """Train every point; end with one table, also as manifest.csv.
+    """Train every point; end with one table, also as manifest.csv. A failed point is a row.
 
-    Points that are finished already are taken from their folders.
+    Points that are finished already are taken from their folders, an unfinished one goes on.
+
+    Args:
+        points: What the sweep chose, `key=value`.
+        recipes: Of the points.
+        again: Train finished ones anew.
+        engine: Runs the points; None: this process.
+        folder: Of the sweep; default: named by the recipes.
+        earlier: Rows of the same sweep, which a sweeper may extend.
+        shared: What earlier points of it have made.
+        how: Options of a run.
 
     Raises:
         Problems: Points that cannot be compiled; none was started.
-        SweepFailedError: Some points failed; the others are done.
+        StoppedError: A signal asked for it; the running point has saved what it did.
     """
-    _prove_all(recipes)
-    folder = sweep_folder(recipes)
+    shared = shared or Shared()
+    prove_all(recipes, shared)
+    folder = folder or sweep_folder(recipes)
     sweep_temporaries(folder)
-    rows: list[Point] = []
-    for number, (overrides, recipe) in enumerate(zip(points, recipes, strict=True), 1):
-        say(f"point {number} of {len(points)}: {' '.join(overrides)}")
-        rows.append(_run_point(overrides, recipe, folder / _folder_name(overrides), again, how))
-        manifest = write_manifest(folder, rows)
+    found = [find_generation(folder / folder_name(texts), again=again) for texts in points]
+    rows = [
+        row_of(texts, recipe, *place)
+        for texts, recipe, place in zip(points, recipes, found, strict=True)
+    ]
+    jobs = [
+        Job(recipe, place, {"swept": True, **how})
+        for recipe, (place, _) in zip(recipes, found, strict=True)
+    ]
+    missing = {n: jobs[n] for n, (_, record) in enumerate(found) if record is None}
+    if engine is not None and missing:
+        engine.run(list(missing.values()))
+    manifest = Manifest(folder, [*earlier, *rows])
+    try:
+        _run(rows, jobs, missing, manifest, engine, shared, first=len(earlier))
+    finally:
+        path = manifest.write()
     say("")
-    show_points(rows)
+    show_points(manifest.rows)
     say("")
-    say(f"results     {manifest}")
-    failed = sum(row.state == "failed" for row in rows)
+    say(f"results     {path}")
+    return manifest.rows
+
+
+def _run(
+    rows: Sequence[Point],
+    jobs: Sequence[Job],
+    missing: Mapping[int, Job],
+    manifest: Manifest,
+    engine: Engine | None,
+    shared: Shared,
+    first: int,
+) -> None:
+    """Run what is missing, in order; `first` is the number of the first row in the manifest."""
+    here = {n: job.recipe for n, job in missing.items() if _is_here(job, engine)}
+    if len(here) > 1:
+        share_rows(here, shared, say)
+    for number, (row, job) in enumerate(zip(rows, jobs, strict=True)):
+        say(f"point {number + 1} of {len(rows)}: {' '.join(row.overrides)}")
+        if number not in missing:
+            say(f"finished before: {job.folder}")
+            continue
+        manifest.begin(first + number)
+        try:
+            done = _run_point(row, job, engine, shared)
+        except KeyboardInterrupt:  # a signal; what the point has saved stays
+            manifest.stop(first + number)
+            raise
+        manifest.end(first + number, done)
+
+
+def _is_here(job: Job, engine: Engine | None) -> bool:
+    """Tell whether a point runs in this process."""
+    return engine is None and not job.recipe.sweep.isolate and num_devices(job.recipe) == 1
+
+
+def _run_point(row: Point, job: Job, engine: Engine | None, shared: Shared) -> Point:
+    start = time.perf_counter()
+    try:
+        record = _trained(job, engine, shared)
+    except Exception as error:  # one bad point is a row: the others must go on
+        if os.environ.get("TLCOMPILE_TRACEBACK"):
+            raise
+        seconds, text = time.perf_counter() - start, str(error).splitlines()
+        say(f"failed: {error}")
+        shared.forget()  # whatever it has touched, the others do not see
+        first = text[0] if text else type(error).__name__
+        return replace(row, state=FAILED, seconds=seconds, error=first)
+    return row_of(row.overrides, job.recipe, job.folder, record)
+
+
+def _trained(job: Job, engine: Engine | None, shared: Shared) -> dict[str, Any]:
+    """Return the record of a point, trained here, in a process of its own, or by the engine."""
+    if _is_here(job, engine):
+        return train_recipe(job.recipe, job.folder, shared=shared, say=say, **job.options).record
+    if engine is None and not job.recipe.sweep.isolate:
+        return train_on(job, ALONE)
+    if engine is None:
+        run_apart(plan_point(job), log=False)
+    return result_of(job)
+
+
+def refuse_failed(rows: Sequence[Point]) -> None:
+    """Refuse to call a sweep done in which points failed.
+
+    Raises:
+        SweepFailedError: Some did; the others are done.
+    """
+    failed = sum(row.state == FAILED for row in rows)
     if failed:
         raise SweepFailedError(failed=failed, total=len(rows))
-    return rows
 
 
-def _prove_all(recipes: Sequence[Recipe]) -> None:
+def prove_all(recipes: Sequence[Recipe], shared: Shared) -> None:
+    """Compile every point without weights or data, once for all that differ in numbers alone.
+
+    Raises:
+        Problems: Points that cannot be compiled, or could not be trained.
+    """
     errors: dict[str, TLCompileError] = {}
     for recipe in recipes:
         try:
-            classes = known_classes(recipe)
-            model = prove_recipe(recipe, num_classes=classes or PLACEHOLDER_CLASSES)
+            classes = shared.known_classes(recipe)
+            width = classes or PLACEHOLDER_CLASSES
+            model = shared.proved(recipe, width, lambda: prove_recipe(recipe, num_classes=width))
             refuse_other_classes(recipe, model)
             refuse_untrainable(recipe, model, classes, swept=True)
         except TLCompileError as error:
@@ -76,13 +180,17 @@ def _prove_all(recipes: Sequence[Recipe]) -> None:
 
 def sweep_folder(recipes: Sequence[Recipe]) -> Path:
     """Return the sweep's folder: the same points, the same folder."""
-    first = recipes[0]
-    above = "sweeps" if first.run.output_dir == "runs" else first.run.output_dir
     digest = hashlib.sha256(" ".join(map(recipe_digest, recipes)).encode()).hexdigest()[:8]
-    return Path(above) / f"{first.name}-{digest}"
+    return sweeps_above(recipes[0]) / f"{recipes[0].name}-{digest}"
 
 
-def _folder_name(overrides: tuple[str, ...]) -> str:
+def sweeps_above(recipe: Recipe) -> Path:
+    """Return the folder above the folders of sweeps."""
+    return Path("sweeps" if recipe.run.output_dir == "runs" else recipe.run.output_dir)
+
+
+def folder_name(overrides: tuple[str, ...]) -> str:
+    """Return the name of a point's folder inside its sweep's."""
     text = ",".join(overrides)
     name = re.sub(r"[^A-Za-z0-9_.=,-]", "_", text)
     # Two points whose names differ in other characters alone keep two folders.
@@ -90,67 +198,3 @@ def _folder_name(overrides: tuple[str, ...]) -> str:
         "" if name == text and len(name) < 100 else hashlib.sha256(text.encode()).hexdigest()[:8]
     )
     return f"{name[:90]}-{suffix}" if suffix else name
-
-
-def _run_point(
-    overrides: tuple[str, ...], recipe: Recipe, folder: Path, again: bool, how: Mapping[str, bool]
-) -> Point:
-    freeze = " + ".join(map(shown_point, recipe.freeze.upto))
-    folder, record = find_generation(folder, again=again)
-    if record is not None:
-        say(f"finished before: {folder}")
-    start = time.perf_counter()
-    try:
-        record = record or train_on(Job(recipe, folder, {"swept": True, **how}), ALONE)
-    except Exception as error:  # one bad point is a row: the others must go on
-        if os.environ.get("TLCOMPILE_TRACEBACK"):
-            raise
-        seconds, text = time.perf_counter() - start, str(error).splitlines()
-        say(f"failed: {error}")
-        first = text[0] if text else type(error).__name__
-        return Point(overrides, "failed", freeze, seconds=seconds, folder=str(folder), error=first)
-    return _row(overrides, freeze, record, folder)
-
-
-def _row(overrides: tuple[str, ...], freeze: str, record: dict[str, Any], folder: Path) -> Point:
-    best = record["best"]
-    split, _, metric = record["monitor"].partition("/")
-    score = Score.from_data(best[split] or best["train"])
-    return Point(
-        overrides=overrides,
-        state="finished",
-        freeze=freeze,
-        trainable=record["trainable"],
-        lr=record["lr"],
-        best_epoch=best["epoch"],
-        metric=record["monitor"],
-        best=score.value(metric),
-        count=score.count,
-        interval=score.interval() if metric == "accuracy" and score.correct is not None else None,
-        seconds=record["seconds"],
-        folder=str(folder),
-    )
-
-
-def show_points(rows: Sequence[Point]) -> None:
-    """Print the table of a sweep."""
-    columns = ("point", "freeze", "trains", "lr", "seconds", "best", "n", "95 % interval", "state")
-    table("sweep", columns, [_shown(row) for row in rows])
-
-
-def _shown(row: Point) -> tuple[str, ...]:
-    percent = row.metric.endswith("accuracy")
-    best = "" if row.best is None else f"{100 * row.best:.1f} %" if percent else f"{row.best:.4f}"
-    interval = f"{100 * row.interval[0]:.1f} to {100 * row.interval[1]:.1f}" if row.interval else ""
-    state = row.state if not row.error else f"{row.state}: {row.error}"
-    return (
-        " ".join(row.overrides),
-        row.freeze,
-        f"{row.trainable:,}" if row.trainable is not None else "",
-        f"{row.lr:g}" if row.lr is not None else "",
-        f"{row.seconds:.1f}",
-        best,
-        str(row.count or ""),
-        interval,
-        state,
-    )

@@ -44,12 +44,14 @@ def pooled(rows: Tensor) -> Tensor:
         in: (N, C, H, W), (N, H, W, C) where H = W != C, (N, tokens, C), (N, C) or (N,)
         out: (N, C) float64, on the CPU
     """
-    rows = rows.detach().cpu()
+    rows = rows.detach()
+    if rows.device.type == "mps":  # it has no float64
+        rows = rows.cpu()
     if rows.dim() < 3:
-        return rows.reshape(len(rows), -1).double()
+        return rows.reshape(len(rows), -1).double().cpu()
     if rows.dim() == 3:
-        return rows.mean(1, dtype=torch.float64)
+        return rows.mean(1, dtype=torch.float64).cpu()
     sides = rows.shape[1:]
     last = rows.dim() == 4 and sides[0] == sides[1] != sides[2]
     places = (1, 2) if last else tuple(range(2, rows.dim()))
-    return rows.mean(places, dtype=torch.float64)
+    return rows.mean(places, dtype=torch.float64).cpu()

@@ -37,6 +37,7 @@ class Need:
 
     Attributes:
         point: Its number in the sweep, from 0.
+        phase: Which one it is, from 0.
         keys: Of the sets of rows that it reads, one a boundary tensor; empty: it has no boundary.
         vertices: Their vertices.
         one_pass: What must be equal for two needs to be computed in one pass: the base, the images
@@ -51,11 +52,13 @@ class Need:
         suffix_flops: Of the trainable part, forward.
         step_flops: Of the trainable part in a training step.
         precision: Of the frozen part.
+        chunk_size: Images a pass of it.
         tier: Where its rows are read from: device, memory, disk, or live.
         why: Why it is live; else empty.
     """
 
     point: int
+    phase: int
     keys: tuple[str, ...]
     vertices: tuple[str, ...]
     one_pass: str
@@ -69,6 +72,7 @@ class Need:
     suffix_flops: int
     step_flops: int
     precision: str = "exact"
+    chunk_size: int = 32
     tier: str = "memory"
     why: str = field(default="", compare=False)
 

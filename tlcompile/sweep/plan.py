@@ -65,20 +65,49 @@ class Pass:
     """One run of a frozen part over images, which taps every boundary on its way.
 
     Attributes:
-        points: Numbers of the points that it serves, from 0.
-        keys: Of the sets that it fills.
-        vertices: Their vertices.
-        rows: Images, views counted.
-        flops: Of the deepest prefix, one image.
-        precision: Of the frozen part.
+        needs: What it serves; all of one base, of the same images and views.
     """
 
-    points: tuple[int, ...]
-    keys: tuple[str, ...]
-    vertices: tuple[str, ...]
-    rows: int
-    flops: int
-    precision: str
+    needs: tuple[Need, ...]
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        """Return the numbers of the points that it serves, from 0."""
+        return tuple(dict.fromkeys(need.point for need in self.needs))
+
+    @property
+    def vertices(self) -> tuple[str, ...]:
+        """Return the vertices whose rows it computes."""
+        return tuple(dict.fromkeys(vertex for need in self.needs for vertex in need.vertices))
+
+    @property
+    def rows(self) -> int:
+        """Return how many images it reads, views counted."""
+        return self.needs[0].count
+
+    @property
+    def flops(self) -> int:
+        """Return the FLOPs of the deepest prefix, for one image."""
+        return max(need.frozen_flops for need in self.needs)
+
+    @property
+    def precision(self) -> str:
+        """Return how the frozen part computes."""
+        return self.needs[0].precision
+
+    def tapped(self) -> list[Need]:
+        """Return one need for each distinct boundary."""
+        return list({need.keys: need for need in self.needs}.values())
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as plain data."""
+        return {
+            "points": _from_one(self.points),
+            "vertices": list(self.vertices),
+            "rows": self.rows,
+            "flops": self.flops,
+            "precision": self.precision,
+        }
 
 
 @dataclass(frozen=True)
@@ -136,7 +165,7 @@ class SweepPlan:
                 }
                 for one in self.boundaries
             ],
-            "passes": [{**asdict(one), "points": _from_one(one.points)} for one in self.passes],
+            "passes": [one.as_json() for one in self.passes],
             "live": _from_one(self.live),
             "seconds": {name: round(value, 3) for name, value in asdict(self.seconds).items()},
             "budget": self.budget,
@@ -204,20 +233,13 @@ def _within(budget: int, boundaries: Sequence[Boundary]) -> tuple[Boundary, ...]
 
 
 def _passes(needs: Sequence[Need]) -> tuple[Pass, ...]:
+    """Group needs that one pass serves; rows that an earlier pass gives are not computed again."""
     by_pass: dict[tuple[str, str], list[Need]] = {}
+    given: dict[tuple[tuple[str, ...], str], str] = {}
     for need in needs:
-        by_pass.setdefault((need.one_pass, need.rows), []).append(need)
-    return tuple(
-        Pass(
-            tuple(dict.fromkeys(need.point for need in some)),
-            tuple(dict.fromkeys(key for need in some for key in need.keys)),
-            tuple(dict.fromkeys(vertex for need in some for vertex in need.vertices)),
-            some[0].count,
-            max(need.frozen_flops for need in some),
-            some[0].precision,
-        )
-        for some in by_pass.values()
-    )
+        if given.setdefault((need.keys, need.rows), need.one_pass) == need.one_pass:
+            by_pass.setdefault((need.one_pass, need.rows), []).append(need)
+    return tuple(Pass(tuple(some)) for some in by_pass.values())
 
 
 def _seconds(

@@ -197,7 +197,8 @@ def _columns(targets: ArrayLike) -> Floats:
     values = np.asarray(targets)
     if values.ndim == 2:
         return values.astype(np.float64)
-    return np.equal.outer(values, np.unique(values)).astype(np.float64)
+    found: Floats = np.equal.outer(values, np.unique(values)).astype(np.float64)
+    return found
 
 
 def _rotated(rows: Floats) -> Floats:

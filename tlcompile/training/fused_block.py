@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -22,7 +23,7 @@ from tlcompile.training.schedule import Schedule, When
 from tlcompile.training.state import TrainingState
 
 # Weights of a block on a CPU: each step reads them, their gradients and the optimizer's state again.
-BLOCK_WEIGHTS = 2**18
+BLOCK_WEIGHTS = 3 * 2**17
 
 
 @dataclass(frozen=True)
@@ -206,7 +207,8 @@ class Computed:
             out: (K,)
         """
         each = [grad.flatten(1).norm(dim=1) for grad in self.grads.values()]
-        return torch.stack(each).norm(dim=0)
+        found: Tensor = torch.stack(each).norm(dim=0)
+        return found
 
     def bad(self) -> list[int]:
         """Return the members whose loss or gradient is not finite. Waits for the device."""
@@ -232,11 +234,12 @@ def blocks_of(model: CompiledModel, members: Sequence[Member], ways: Ways) -> It
     for member in members:
         alike.setdefault(smoothing_of(member.objective.goals[""].loss), []).append(member)
     on_cpu = next(model.parameters()).device.type == "cpu"
-    size = sum(p.numel() for _, p in model.trainable())
-    fit = max(1, BLOCK_WEIGHTS // size) if on_cpu else len(members)
+    weights = sum(p.numel() for _, p in model.trainable())
+    fit = max(1, BLOCK_WEIGHTS // weights) if on_cpu else len(members)
     for same in alike.values():
-        for first in range(0, len(same), fit):
-            yield Block(model, same[first : first + fit], ways)
+        size = math.ceil(len(same) / math.ceil(len(same) / fit))  # blocks of one size
+        for first in range(0, len(same), size):
+            yield Block(model, same[first : first + size], ways)
 
 
 def _under(start: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
