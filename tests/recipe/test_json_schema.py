@@ -37,6 +37,7 @@ def test_short_forms_are_allowed() -> None:
     assert "string" in kinds(schema["properties"]["base"])
     assert kinds(schema["properties"]["freeze"]) >= {"string", "array"}
     assert "string" in kinds(schema["$defs"]["FineTune"]["properties"]["optimizer"])
+    assert kinds(schema["$defs"]["Run"]["properties"]["track"]) == {"string", "array"}
 
 
 def test_the_default_optimizer_needs_no_name() -> None:

@@ -23,7 +23,7 @@ needs_browser = pytest.mark.skipif(
 
 FIRST = (
     "window.errors = []; addEventListener('error', e => errors.push(e.message));"
-    "addEventListener('securitypolicyviolation', e => errors.push(e.violatedDirective));"
+    "document.addEventListener('securitypolicyviolation', e => errors.push(e.violatedDirective));"
     "console.error = (...words) => errors.push(words.join(' '));"
 )
 LAST = """
@@ -31,7 +31,7 @@ const seen = (node) => node.getClientRects().length > 0 && node.getBoundingClien
 const key = (target, name) => target.dispatchEvent(new KeyboardEvent("keydown", {key: name, bubbles: true}));
 %s
 function run() { %s }
-addEventListener("load", () => {  // what the policy forbids is told by then
+addEventListener("load", () => setTimeout(() => {  // what the policy forbids is told later, too
   let result;
   try { result = run(); } catch (error) { errors.push(String(error)); }
   const asked = performance.getEntriesByType("resource").map((one) => one.name);
@@ -40,15 +40,14 @@ addEventListener("load", () => {  // what the policy forbids is told by then
   told.id = "told";
   told.textContent = JSON.stringify({ result, errors, fetched });
   document.body.append(told);
-});
+}, 100));
 """
 
 
-def in_browser(tmp_path: Path, page: str, code: str, *, before: str = "", width: int = 1200) -> Any:
-    """Open a page, run a function's body in it, and return what that returns.
+def asked(tmp_path: Path, page: str, code: str, *, before: str = "", width: int = 1200) -> Any:
+    """Open a page, run a function's body in it; return its result, errors, and what was fetched.
 
-    Nothing may go wrong on the way: no error, nothing that the page's own policy forbids, and
-    nothing fetched. The policy stays; only these two scripts are let in.
+    The page's own policy stays in force; only these two scripts are let in.
 
     Args:
         tmp_path: For the page and the browser's own files.
@@ -62,12 +61,25 @@ def in_browser(tmp_path: Path, page: str, code: str, *, before: str = "", width:
     file.write_text(_with_scripts(page, last), encoding="utf-8")
     home = f"--user-data-dir={tmp_path / 'browser'}"
     size = f"--window-size={max(width, 500)},900"
-    flags = ["--headless", "--no-sandbox", "--disable-gpu", size, home]
+    # Virtual time: what waits for a moment does so without taking it.
+    flags = [
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--virtual-time-budget=2000",
+        size,
+        home,
+    ]
     command = [str(BROWSER), *flags, "--dump-dom", file.as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
-    told = json.loads(unescape(found[1]))
+    return json.loads(unescape(found[1]))
+
+
+def in_browser(tmp_path: Path, page: str, code: str, **how: Any) -> Any:
+    """Return what a function's body returns; nothing may go wrong on the way, nothing be fetched."""
+    told = asked(tmp_path, page, code, **how)
     assert told["errors"] == []
     assert told["fetched"] == []
     return told["result"]

@@ -109,7 +109,7 @@ def test_a_point_that_fails_is_a_row(
     recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["train", recipe, "-m", "freeze.upto=stem,block1,block2"]
-    original = opening.open_splits
+    original = opening.objective_of
     calls = 0
 
     def fail_once(*given: object) -> object:
@@ -119,7 +119,7 @@ def test_a_point_that_fails_is_a_row(
             raise RuntimeError("=the machine\nburns")
         return original(*given)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(opening, "open_splits", fail_once)
+    monkeypatch.setattr(opening, "objective_of", fail_once)
     told = tl(capsys, *words, code=1)
     assert "1 of 3 points failed [sweep-failed]" in told
     rows = manifest()

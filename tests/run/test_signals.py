@@ -170,7 +170,10 @@ def test_the_second_ctrl_c_ends_the_process() -> None:
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(0.3)
         child.send_signal(signal.SIGINT)
-        assert child.wait(10) == -signal.SIGINT
+        try:
+            assert child.wait(10) == -signal.SIGINT
+        finally:
+            child.kill()
 
 
 @pytest.mark.parametrize(("number", "kind", "code"), SIGNALS)

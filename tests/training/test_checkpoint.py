@@ -224,6 +224,18 @@ def test_best_weights_of_another_epoch_are_not_taken(tmp_path: Path) -> None:
     assert same(saved.best, best_of(2))
 
 
+def test_best_weights_of_the_same_name_and_other_content_are_not_taken(tmp_path: Path) -> None:
+    """As a run leaves them that has begun anew: whole, and of no generation that is here."""
+    fill(tmp_path / "before", range(1, 4), bests=(1,))
+    Checkpoints(tmp_path / "before", run=RUN).save(4, of(4), {}, best_of(7))
+    fill(tmp_path / "own", range(1, 5), bests=(1, 4))
+    folder = Path("checkpoints") / "best-000004"
+    copy_over(tmp_path / "before" / folder, tmp_path / "own" / folder)
+    saved = newest(tmp_path / "own")
+    assert saved is not None
+    assert saved.number == 3
+
+
 def test_a_file_that_holds_no_tensors_is_damage_too(tmp_path: Path) -> None:
     fill(tmp_path, range(1, 3))
     folder = tmp_path / "checkpoints" / "000002"

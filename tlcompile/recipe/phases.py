@@ -48,7 +48,9 @@ class Phase(OwnRate):
         None,
         description="Passes over the training images; with `until`: at most, and 100 if not given.",
     )
-    until: Until | None = Field(None, description="When to go on before the epochs are over.")
+    until: Until | None = Field(
+        None, description="When to go on before the epochs are over: {plateau: 5}."
+    )
     schedule: AnySchedule | None = Field(
         None, description="Another schedule; each phase starts it anew."
     )

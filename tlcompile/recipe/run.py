@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
-from pydantic import Field, Strict, model_validator
+from pydantic import BeforeValidator, Field, Strict, WithJsonSchema, model_validator
 
-from tlcompile.recipe.fields import Count, NumBytes, Positive, Section, Text
+from tlcompile.recipe.fields import Count, NumBytes, Positive, Section, Text, as_list
 
 Tracking = Literal["tensorboard", "mlflow", "wandb"]
+_TRACKING_SCHEMA = {"enum": list(get_args(Tracking)), "type": "string"}
+Trackings = Annotated[
+    tuple[Tracking, ...],
+    Strict(False),
+    BeforeValidator(as_list),
+    WithJsonSchema({"anyOf": [_TRACKING_SCHEMA, {"type": "array", "items": _TRACKING_SCHEMA}]}),
+]
 
 
 class Run(Section):
@@ -45,7 +52,7 @@ class Run(Section):
     checkpoint_seconds: Positive = Field(
         300, description="Seconds between checkpoints inside an epoch; each epoch ends with one."
     )
-    track: Annotated[tuple[Tracking, ...], Strict(False)] = Field(
+    track: Trackings = Field(
         (),
         description="Who follows the run, beside metrics.csv and events.jsonl; each is an extra.",
     )

@@ -20,7 +20,7 @@ from tlcompile.run.prove import compile_phases
 from tlcompile.run.report_run import frozen_words, headline, origin, read_epochs, reproduce
 
 MANIFEST = "manifest.csv"
-_OVERRIDE = re.compile(r"(?:^| )(?=[~+]*[A-Za-z_][\w.\-/]*=)")
+_OVERRIDE = re.compile(r"(?:^| )(?=[~+]*[A-Za-z_][\w.\-/]*=|~[\w.]+(?: |$))")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from tlcompile.compiler import compile_opened, compile_template, weights_of
+from tlcompile.compiler import compile_opened, compile_template, prove_recipe, weights_of
 from tlcompile.data.digests import Keys, digests_of
 from tlcompile.errors.data import DataError
 from tlcompile.features.fingerprint import describe
@@ -190,9 +190,10 @@ class Shared(Own):
         """Return how many classes a recipe or its data tell."""
         return self.once("classes", images_key(recipe), lambda: known_classes(recipe))
 
-    def proved(self, recipe: Recipe, classes: int, make: Callable[[], T]) -> T:
+    def proved(self, recipe: Recipe, classes: int) -> CompiledModel:
         """Return a recipe compiled on meta, once for what differs in numbers alone."""
-        return self.once("proof", (model_key(recipe), classes), make)
+        key = (model_key(recipe), classes)
+        return self.once("proof", key, lambda: prove_recipe(recipe, num_classes=classes))
 
     def decide(self, live: frozenset[str]) -> None:
         """Take the sets that no point may store: they would drive out what the sweep has planned."""

@@ -6,7 +6,6 @@ import argparse
 import json
 from pathlib import Path
 
-from tlcompile.errors.base import TLCompileError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run import check
 from tlcompile.run.picture import write_picture
@@ -15,7 +14,8 @@ from tlcompile.run.plan_diff import diff_json, diff_text, differences
 from tlcompile.run.plan_text import plan_text
 from tlcompile.run.prove import Proof
 from tlcompile.run.say import say
-from tlcompile.run.splits import open_splits
+from tlcompile.run.splits import splits_at_hand
+from tlcompile.run.sweep_plan import show_sweep
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,11 +27,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--diff", metavar="OTHER.yaml", help="what differs between this plan and another recipe's"
     )
+    parser.add_argument(
+        "-m", "--multirun", action="store_true", help="of a sweep: what its points share"
+    )
     parser.add_argument("--html", metavar="FILE.html", help="draw the graph as a page")
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the plan."""
+    """Print the plan, of a recipe or of a sweep."""
+    if options.multirun:
+        return show_sweep(options.recipe, options.overrides, as_json=options.json)
     proof = check.prove(options.recipe, options.overrides, options.classes)
     plan = plan_of(proof)
     if options.html is not None:
@@ -62,10 +67,5 @@ def plan_of(proof: Proof) -> Plan:
 
 def count_images(recipe: Recipe, channels: int) -> dict[str, int] | None:
     """Count the images of a recipe where they are at hand: a plan downloads nothing."""
-    place = recipe.data.csv or recipe.data.folder or " "
-    if recipe.data.dataset != "digits" and not Path(place).exists():
-        return None
-    try:
-        return open_splits(recipe, channels, lambda _line: None).sizes()
-    except TLCompileError:  # a plan needs no data; `train` says what is wrong with them
-        return None
+    found = splits_at_hand(recipe, channels)
+    return None if found is None else found.sizes()

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
+from tlcompile.compiler import PLACEHOLDER_CLASSES
 from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
@@ -168,8 +168,7 @@ def prove_all(recipes: Sequence[Recipe], shared: Shared) -> None:
     for recipe in recipes:
         try:
             classes = shared.known_classes(recipe)
-            width = classes or PLACEHOLDER_CLASSES
-            model = shared.proved(recipe, width, lambda: prove_recipe(recipe, num_classes=width))
+            model = shared.proved(recipe, classes or PLACEHOLDER_CLASSES)
             refuse_other_classes(recipe, model)
             refuse_untrainable(recipe, model, classes, swept=True)
         except TLCompileError as error:

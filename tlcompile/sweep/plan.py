@@ -176,7 +176,14 @@ def _from_one(points: Sequence[int]) -> list[int]:
     return [point + 1 for point in points]
 
 
-def plan_sweep(needs: Sequence[Need], *, points: int, rates: Rates, budget: int) -> SweepPlan:
+def plan_sweep(
+    needs: Sequence[Need],
+    *,
+    points: int,
+    rates: Rates,
+    budget: int,
+    groups: tuple[tuple[int, ...], ...] = (),
+) -> SweepPlan:
     """Decide for each distinct boundary, and count the passes.
 
     Args:
@@ -184,13 +191,14 @@ def plan_sweep(needs: Sequence[Need], *, points: int, rates: Rates, budget: int)
         points: How many points there are.
         rates: Of this machine.
         budget: Bytes that stored rows may take; the rows that save the most seconds a byte are kept.
+        groups: Numbers of the points that train as one.
     """
     boundaries = _within(budget, _boundaries(needs, rates))
     kept = {one.keys for one in boundaries if one.is_kept}
     passes = _passes([need for need in needs if need.keys in kept])
     live = {need.point for need in needs if need.keys not in kept}
     seconds = _seconds(needs, kept, boundaries, passes, rates)
-    return SweepPlan(points, boundaries, passes, tuple(sorted(live)), seconds, budget)
+    return SweepPlan(points, boundaries, passes, tuple(sorted(live)), seconds, budget, groups)
 
 
 def _boundaries(needs: Sequence[Need], rates: Rates) -> list[Boundary]:

@@ -22,11 +22,12 @@ Way = Callable[..., Any]
 
 TRIED = 2**12  # random numbers that a way is tried on, at least
 
-# One tensor in, one out, each number for itself: the same for any shape.
-ELEMENTWISE = frozenset({
-    "Identity", "ReLU", "ReLU6", "LeakyReLU", "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish",
-    "Softplus", "Hardswish", "Hardsigmoid", "Hardtanh", "Hardshrink", "Softshrink", "Tanhshrink",
-    "Tanh", "Sigmoid", "LogSigmoid", "Softsign",
+# One tensor in, one out, each number for itself, by arithmetic alone: the same bits in any shape.
+ARITHMETIC = frozenset({"Identity", "ReLU", "ReLU6", "LeakyReLU", "Hardtanh"})
+# The same, but a kernel computes the numbers that are left beside whole vectors by another function.
+BY_VECTORS = frozenset({
+    "ELU", "SELU", "CELU", "GELU", "SiLU", "Mish", "Softplus", "Hardswish", "Hardsigmoid",
+    "Hardshrink", "Softshrink", "Tanhshrink", "Tanh", "Sigmoid", "LogSigmoid", "Softsign",
 })  # fmt: skip
 
 
@@ -118,7 +119,31 @@ class SharedDropout(nn.Module):
             return rows
         if rows.dim() == 2:
             return F.dropout(rows, self.p)
-        return rows * F.dropout(torch.ones_like(rows[0]), self.p)
+        one = torch.ones(rows.shape[1:], dtype=rows.dtype, device=rows.device)  # contiguous
+        return rows * F.dropout(one, self.p)
+
+
+class OneByOne(nn.Module):
+    """An activation of each member by itself.
+
+    Args:
+        activation: One of `BY_VECTORS`.
+    """
+
+    def __init__(self, activation: nn.Module) -> None:
+        super().__init__()
+        self.activation = activation
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """Compute every member's numbers.
+
+        Shape:
+            in: (N, D), the same for all members, or (K, N, D)   out: as in
+        """
+        if rows.dim() == 2:
+            shared: Tensor = self.activation(rows)
+            return shared
+        return torch.stack([self.activation(own.contiguous()) for own in rows])
 
 
 class _Linear(torch.autograd.Function):
@@ -223,7 +248,8 @@ def misfit(model: CompiledModel) -> str:
     for place, (kind, shape) in enumerate(kinds):
         of_rows = shape.count(",") == 1  # (N, D)
         # What stands before the first linear layer reads what all members share.
-        known = of_rows if kind in ("Linear", "Dropout") else place < first or kind in ELEMENTWISE
+        replaced = kind in ("Linear", "Dropout") or kind in BY_VECTORS
+        known = of_rows if replaced else place < first or kind in ARITHMETIC
         if not known:
             return f"what trains has a layer {kind} of {shape}, and is no chain of linear layers"
     return _misfit_of_tensors(model.suffix_module())
@@ -271,6 +297,8 @@ def batched_suffix(model: CompiledModel, members: int, ways: Ways) -> Half:
             new = MemberLinear(module, members, ways)
         elif type(module) is nn.Dropout:
             new = SharedDropout(module.p)
+        elif ways.exact and type(module).__name__ in BY_VECTORS:
+            new = OneByOne(module)
         if new is not None:
             owner, _, leaf = name.rpartition(".")
             _put(half.get_submodule(owner), leaf, new, module)

@@ -1,0 +1,209 @@
+"""tlcompile report: a page of a run, a page of a sweep, and what it refuses."""
+
+from __future__ import annotations
+
+import csv
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+from tlcompile.errors.finding import FileExistsAlreadyError
+from tlcompile.run.cli import main
+from tlcompile.run.report import write_run_report, write_sweep_report
+from tlcompile.run.report_run import picture, run_data
+from tlcompile.run.report_sweep import overrides_of, sweep_data
+
+SMALL = """\
+name: small
+base: {model: digits_net}
+freeze: {upto: block1}
+data: {dataset: digits, classes: ["5", "6", "8"], per_class: 8}
+fine_tune: {epochs: 2, batch_size: 8}
+"""
+POINTS = ("freeze.upto=block2,none,block1", "fine_tune.epochs=1")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with runs/ and sweeps/; the points were trained from the output on."""
+    place = tmp_path_factory.mktemp("report")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        Path("small.yaml").write_text(SMALL)
+        assert main(["train", "small.yaml"]) == 0
+        assert main(["train", "small.yaml", "-m", *POINTS]) == 0
+    return place
+
+
+@pytest.fixture
+def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a copy of it."""
+    shutil.copytree(trained, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    return tmp_path / "copy"
+
+
+def only(pattern: str) -> Path:
+    (found,) = [path for path in Path().glob(pattern) if path.is_dir()]
+    return found
+
+
+def report(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
+    capsys.readouterr()
+    assert main(["report", *words]) == code
+    told = capsys.readouterr()
+    assert "Traceback" not in told.err
+    return told.out if code == 0 else told.err
+
+
+def test_a_run(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = only("runs/*")
+    assert report(capsys, "runs/small").strip().endswith(f"{folder}/report.html")
+    page = (folder / "report.html").read_text()
+    for heading in ("Curves", "Scores", "Classes", "Mistakes", "Model", "Rates and phases"):
+        assert f"<h2>{heading}</h2>" in page, heading
+    assert "data:image/png;base64," in page, "digits of 8 x 8 are shown pixel by pixel"
+    assert 'data-name="block1.conv"' in page
+    assert "frozen tensors byte-identical" in page
+    assert f"tlcompile train {folder}/recipe.yaml --again" in page
+    assert str(here) not in page
+
+
+def test_the_mistakes_are_those_of_the_record(here: Path) -> None:
+    """Predicted again, by the saved weights, as many images are wrong as training counted."""
+    data = run_data(only("runs/*"))
+    val = next(score for score in data.scores if score.split == "val")
+    assert data.mistakes.count == val.count
+    assert data.mistakes.total == round(val.count * (1 - val.values["accuracy"]))
+    wrong = sum(
+        n for i, row in enumerate(data.outputs[0].confusion) for j, n in enumerate(row) if i != j
+    )
+    assert data.mistakes.total == wrong > 0
+    sure = [one.probability for one in data.mistakes.shown]
+    assert sure == sorted(sure, reverse=True)
+    assert all(one.true != one.predicted for one in data.mistakes.shown)
+    assert len(sure) == min(24, wrong)
+
+
+def test_without_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report(capsys, "runs/small", "--no-images", "--out", "page.html")
+    page = Path("page.html").read_text()
+    assert "data:image" not in page
+    assert "Mistakes</h2>" not in page
+
+
+def test_a_bundle_alone_has_a_page(here: Path) -> None:
+    shutil.copytree(only("runs/*") / "bundle", "alone")
+    page = write_run_report(Path("alone")).read_text()
+    assert "<h2>Scores</h2>" in page
+    assert "<h2>Curves</h2>" not in page
+
+
+def test_a_sweep_in_the_order_of_the_graph(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = only("sweeps/*")
+    assert sweep_data(folder).freeze_points == ("none", "block1", "block2")
+    assert str(folder) in report(capsys, "small-")
+    page = (folder / "report.html").read_text()
+    assert re.findall(r'text-anchor="middle">(none|block\d)<', page) == ["none", "block1", "block2"]
+    for point in sweep_data(folder).points:
+        assert point.command in page
+        assert Path(point.command.split()[-1].strip("'")).is_file()
+
+
+def test_a_sweep_that_was_moved(here: Path) -> None:
+    before = sweep_data(only("sweeps/*"))
+    only("sweeps/*").rename("elsewhere")
+    after = sweep_data(Path("elsewhere"))
+    assert [p.value for p in after.points] == [p.value for p in before.points]
+    assert all(p.folder.startswith("elsewhere/") and p.curve for p in after.points)
+
+
+def test_a_point_that_failed_is_a_row(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = only("sweeps/*")
+    path = folder / "manifest.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    blank = dict.fromkeys(
+        ("trainable", "lr", "best_epoch", "metric", "best", "n", "low95", "high95"), ""
+    )
+    rows[0] |= {**blank, "state": "failed", "error": "</script> ran out of memory"}
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    report(capsys, str(folder))
+    page = (folder / "report.html").read_text()
+    assert "&lt;/script&gt; ran out of memory" in page
+    assert "1 failed" in page
+    assert "failed  freeze.upto=block2" in report(capsys, str(folder), "--text")
+
+
+def test_in_short(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = report(capsys, "runs/small", "--text")
+    assert told.startswith("small: accuracy ")
+    assert "95 % interval" in told
+    assert report(capsys, "sweeps/small", "--text").startswith("small: 3 points, ")
+    assert not list(Path().rglob("report.html"))
+
+
+def test_the_charts_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "charts.svg" in report(capsys, "sweeps/small", "--svg", "charts.svg")
+    assert Path("charts.svg").read_text().startswith("<svg")
+    report(capsys, "sweeps/small", "--svg", "charts.svg")  # ours: written anew
+
+
+def test_a_strangers_file_stays(here: Path) -> None:
+    Path("mine.html").write_text("mine")
+    for write, folder in (
+        (write_run_report, only("runs/*")),
+        (write_sweep_report, only("sweeps/*")),
+    ):
+        with pytest.raises(FileExistsAlreadyError):
+            write(folder, "mine.html")
+    assert Path("mine.html").read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("words", "slug"),
+    [
+        (("runs/small", "--svg", "x.svg"), "command-line"),
+        (("sweeps/small", "--no-images"), "command-line"),
+        (("nothing",), "unknown-run"),
+        (("runs",), "not-a-bundle"),
+    ],
+)
+def test_refusals(
+    here: Path, capsys: pytest.CaptureFixture[str], words: tuple[str, ...], slug: str
+) -> None:
+    assert f"[{slug}]" in report(capsys, *words, code=2)
+    assert not Path("x.svg").exists()
+
+
+def test_images_that_are_gone_are_said_to_be(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other images than the run's own are never shown as its mistakes."""
+    monkeypatch.setattr("tlcompile.run.report_run.images_digest", lambda _samples: "other")
+    found = run_data(only("runs/*")).mistakes
+    assert found.shown == ()
+    assert "no longer the run's own" in found.note
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_large_image_becomes_small(channels: int) -> None:
+    uri, pixelated = picture(torch.zeros(channels, 600, 300, dtype=torch.uint8))
+    assert uri.startswith("data:image/jpeg;base64,")
+    assert not pixelated
+    assert len(uri) < 10_000
+    assert picture(torch.zeros(channels, 8, 8, dtype=torch.uint8))[1]
+
+
+def test_overrides_are_read_back() -> None:
+    text = "freeze.upto=[layer2, layer3] fine_tune.optimizer={name: sgd, lr: 1} ~data.dataset name='a b'"
+    assert overrides_of(text) == {
+        "freeze.upto": "[layer2, layer3]",
+        "fine_tune.optimizer": "{name: sgd, lr: 1}",
+        "~data.dataset": "",
+        "name": "'a b'",
+    }
+    assert overrides_of("'+a=1 b=2") == {"+a": "1", "b": "2"}

@@ -1,0 +1,262 @@
+"""A sweep is one computation: what its points share changes no result, and is made once."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from tiny import make_pictures
+
+from tlcompile.data import folder as data_folder
+from tlcompile.errors.run import SweepFailedError
+from tlcompile.features.prefix import Prefix, Rows
+from tlcompile.recipe.load import load_recipe
+from tlcompile.recipe.schema import Recipe
+from tlcompile.run import opening, sweep
+from tlcompile.run import shared as shared_module
+from tlcompile.run.shared import Shared
+from tlcompile.run.sweep import refuse_failed, run_points
+from tlcompile.run.train import train_recipe
+from tlcompile.training.step import Step
+
+RECIPE = """\
+base: {model: digits_net}
+data: {folder: pictures, split: {val: 0.5}}
+features: {batch_size: 4}
+fine_tune: {epochs: 2, batch_size: 4}
+run: {workers: 0}
+"""
+POINTS = (
+    ("freeze.upto=stem", "fine_tune.seed=1"),
+    ("freeze.upto=block1", "fine_tune.seed=1"),
+    ("freeze.upto=block1", "fine_tune.optimizer.lr=0.01"),
+    ("freeze.upto=head", "fine_tune.batch_size=3"),
+)
+TIMES = ("seconds", "features", "sha256", "at", "run")
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand in a folder with pictures of 8 x 8 and a recipe for them."""
+    monkeypatch.chdir(tmp_path)
+    make_pictures(tmp_path / "pictures", count=6, side=8)
+    for path in (tmp_path / "pictures").rglob("*.png"):
+        Image.open(path).convert("L").save(path)
+    Path("small.yaml").write_text(RECIPE)
+    return tmp_path
+
+
+def recipe(*overrides: str) -> Recipe:
+    return load_recipe("small.yaml", list(overrides))
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: without_times(v) for k, v in value.items() if k not in TIMES}
+    return [without_times(one) for one in value] if isinstance(value, list) else value
+
+
+def content(path: Path) -> Any:
+    """Return what a file says, but for times and what a cache spared."""
+    if path.name in ("record.json", "manifest.json"):
+        return without_times(json.loads(path.read_text())) if path.name == "record.json" else None
+    if path.name == "events.jsonl":
+        events = [json.loads(line) for line in path.read_text().splitlines()]
+        return [one.get("event") for one in events if one.get("event") != "said"]
+    if path.name == "metrics.csv":
+        return [{**row, "seconds": ""} for row in csv.DictReader(path.read_text().splitlines())]
+    return path.read_bytes()
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): content(path) for path in files}
+
+
+def test_every_file_is_that_of_a_lone_run(place: Path) -> None:
+    """Base, images, features, compiled model and golden rows are shared; no byte differs."""
+    recipes = [recipe(*point) for point in POINTS]
+    rows = run_points(POINTS, recipes, folder=place / "sweep")
+    assert [row.state for row in rows] == ["finished"] * 4
+    for number, row in enumerate(rows):
+        alone = place / f"alone{number}"
+        train_recipe(recipe(*POINTS[number], f"run.cache=cache{number}"), alone, swept=True)
+        found, wanted = contents(Path(row.folder)), contents(alone)
+        assert found.keys() == wanted.keys() >= {"bundle/model.safetensors", "plan.txt"}
+        assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+class Work:
+    """Images decoded, rows through a frozen part, bases opened."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.decoded: list[str] = []
+        self.rows = self.opened = 0
+        decode, prefix, opening = data_folder.decode_image, Prefix.__call__, shared_module.open_base
+
+        def decode_image(data: bytes, path: str, channels: int) -> torch.Tensor:
+            self.decoded.append(path)
+            return decode(data, path, channels)
+
+        def call(one: Prefix, *inputs: torch.Tensor) -> Rows:
+            self.rows += len(inputs[0])
+            return prefix(one, *inputs)
+
+        def open_base(*given: Any, load: bool = True) -> Any:
+            self.opened += load
+            return opening(*given, load=load)
+
+        patch.setattr(data_folder, "decode_image", decode_image)
+        patch.setattr(Prefix, "__call__", call)
+        patch.setattr(shared_module, "open_base", open_base)
+
+
+def test_each_image_goes_through_once(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three freeze points, two rates, two batch sizes: 12 images, decoded and computed once."""
+    work = Work(monkeypatch)
+    run_points(POINTS, [recipe(*point) for point in POINTS], folder=place / "sweep")
+    assert sorted(work.decoded) == sorted(map(str, Path("pictures").rglob("*.png")))
+    assert work.rows == 12
+    assert work.opened == 1
+
+
+def test_other_heads_share_the_pass(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Edits behind a boundary do not change its rows; what is downstream has a key of its own."""
+    work = Work(monkeypatch)
+    points = [
+        ("freeze.upto=stem",),
+        ("freeze.upto=block1", "remove={block3: bypass}"),
+        ("freeze.upto=block1", "fine_tune.init=zeros"),
+    ]
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    assert [row.error for row in rows] == [""] * 3
+    assert work.rows == 12
+
+
+def test_a_point_that_removes_what_another_freezes(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = Work(monkeypatch)
+    points = [("freeze.upto=stem", "remove={block1: bypass}"), ("freeze.upto=block1",)]
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    assert [row.error for row in rows] == ["", ""]
+    assert work.rows <= 24, "two passes at most"
+
+
+def test_views_are_shared_and_drawn_by_each(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Work(monkeypatch)
+    views = ("data.augment.train=[horizontal_flip]", "features.views=2")
+    points = [("freeze.upto=stem", *views), ("freeze.upto=block1", *views)]
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    assert [row.error for row in rows] == ["", ""]
+    assert work.rows == 6 * 2 + 6
+    alone = train_recipe(recipe(*points[0], "run.cache=other"), place / "alone", swept=True)
+    name = "bundle/model.safetensors"
+    assert (Path(rows[0].folder) / name).read_bytes() == (place / "alone" / name).read_bytes()
+    assert alone.record["best"]["epoch"] == rows[0].best_epoch
+
+
+def test_rows_beyond_the_budget_are_computed_again(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's rows fit; block1's would drive them out."""
+    points = [
+        ("freeze.upto=head", "run.cache_budget=20kB"),
+        ("freeze.upto=stem", "run.cache_budget=20kB"),
+    ]
+    lone = [train_recipe(recipe(*point, f"run.cache=own{n}"), place / f"alone{n}", swept=True)
+            for n, point in enumerate(points)]  # fmt: skip
+    work = Work(monkeypatch)
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    assert [row.error for row in rows] == ["", ""]
+    assert work.rows > 12 * 2, "the stem's rows are computed in every epoch"
+    for row, one in zip(rows, lone, strict=True):
+        assert row.best == one.best.value(row.metric)
+
+
+def test_a_failed_point_leaves_nothing_behind(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a point has touched before it failed is made anew for the others."""
+    points = [("freeze.upto=block1", f"fine_tune.seed={seed}") for seed in (1, 2)]
+    wanted = train_recipe(recipe(*points[1]), place / "alone", swept=True).record["best"]
+    objective = opening.objective_of
+
+    def spoil(one: Recipe, *given: Any) -> Any:
+        if one.fine_tune.seed == 1:
+            for tensor in shared.base(one, None)[0].module.state_dict().values():
+                tensor.zero_()
+            raise RuntimeError("burnt")
+        return objective(one, *given)
+
+    monkeypatch.setattr(opening, "objective_of", spoil)
+    shared = Shared()
+    recipes = [recipe(*point) for point in points]
+    rows = run_points(points, recipes, folder=place / "sweep", shared=shared)
+    assert [row.state for row in rows] == ["failed", "finished"]
+    found = json.loads((Path(rows[1].folder) / "record.json").read_text())["best"]
+    assert without_times(found) == without_times(wanted)
+
+
+def manifest(folder: str = "sweeps") -> list[dict[str, str]]:
+    (path,) = Path(folder).glob("*/manifest.csv")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_six_results_and_two_reasons(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of eight has a rate that leads to NaN, one runs out of memory; the others never notice."""
+    step = Step.__call__
+
+    def small_memory(self: Step, *given: Any, **named: Any) -> Any:
+        if len(dict(self.model.trainable())) > 4:
+            raise torch.OutOfMemoryError("no room")
+        return step(self, *given, **named)
+
+    monkeypatch.setattr(Step, "__call__", small_memory)
+    bad = "fine_tune.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}"
+    points = [("freeze.upto=stem",), ("freeze.upto=head", bad)]
+    points += [("freeze.upto=head", f"fine_tune.seed={seed}") for seed in range(6)]
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweeps" / "a")
+    assert [row.state for row in rows] == ["failed"] * 2 + ["finished"] * 6
+    told = manifest()
+    assert "out of memory" in told[0]["error"].lower()
+    assert "not finite" in told[1]["error"] or "NaN" in told[1]["error"]
+    with pytest.raises(SweepFailedError, match="2 of 8 points failed") as failed:
+        refuse_failed(rows)
+    assert failed.value.exit_code == 1
+
+
+def test_the_log_has_every_change(place: Path) -> None:
+    rows = run_points(POINTS[:2], [recipe(*p) for p in POINTS[:2]], folder=place / "sweep")
+    lines = [
+        json.loads(line) for line in (place / "sweep" / "points.jsonl").read_text().splitlines()
+    ]
+    assert [(one["point"], one["state"]) for one in lines] == [
+        (" ".join(row.overrides), state) for row in rows for state in ("running", "finished")
+    ]
+
+
+def test_a_stopped_point_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ctrl-C ends the running point; the same call runs what is missing, and nothing else."""
+    recipes = [recipe(*p) for p in POINTS[:3]]
+    train: Callable[..., Any] = sweep.train_recipe
+    calls: list[str] = []
+
+    def interrupted(one: Recipe, folder: Path, **how: Any) -> Any:
+        calls.append(folder.name)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return train(one, folder, **how)
+
+    monkeypatch.setattr(sweep, "train_recipe", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run_points(POINTS[:3], recipes, folder=place / "sweeps" / "a")
+    assert [row["state"] for row in manifest()] == ["finished", "stopped", "planned"]
+    rows = run_points(POINTS[:3], recipes, folder=place / "sweeps" / "a")
+    assert [row.state for row in rows] == ["finished"] * 3
+    assert len(calls) == 4, "the finished one was not trained again"
