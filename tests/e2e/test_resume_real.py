@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 SHARED = ROOT.parent / "shared"
 IMAGES = SHARED / "data" / "hymenoptera"
 WEIGHTS = SHARED / "weights" / "squeezenet1_0-imagenet.safetensors"
-COUNT = {"train": 12, "val": 6}  # photographs of each class
+COUNT = {"train": 6, "val": 2}  # photographs of each class
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,7 +63,7 @@ def train(folder: Path, photographs: Path, name: str, die_at: str = "") -> list[
             raise KilledError
 
     settings = [f"data.folder={photographs}", "~data.dataset", f"base.weights={WEIGHTS}",
-                "fine_tune.batch_size=8", f"run.cache={folder}/cache", *SHORT[name]]  # fmt: skip
+                "fine_tune.batch_size=4", f"run.cache={folder}/cache", *SHORT[name]]  # fmt: skip
     recipe = load_recipe(ROOT / "recipes" / f"{name}.yaml", settings)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Saving, "save", counted)

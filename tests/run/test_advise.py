@@ -15,6 +15,7 @@ from tiny import TinyNet, make_pictures, make_recipe
 from torch import Tensor, nn
 
 from tlcompile.errors.advice import NoAdviceForTaskError, TooFewToCompareError
+from tlcompile.errors.data import UnreadableImagesError
 from tlcompile.recipe.load import recipe_from, spell_out
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.yaml_reader import read_recipe_text
@@ -359,12 +360,14 @@ def test_numbers_that_are_all_alike_are_refused(tmp_path: Path) -> None:
 
 
 def test_every_damaged_image_is_named(tmp_path: Path) -> None:
+    """Of five ants, two at most are set aside for validation, which is not looked at."""
     root = make_pictures(tmp_path / "bad", count=10)
-    for name in ("ants/0.png", "bees/3.png", "bees/4.png"):
+    bad = [f"ants/{number}.png" for number in range(5)]
+    for name in bad:
         (root / name).write_bytes(b"no image")
-    with pytest.raises(Exception, match="unreadable") as refused:
+    with pytest.raises(UnreadableImagesError) as refused:
         advise(recipe_of(root), base=net())
-    assert "ants/0.png" in str(refused.value) or "bees/3.png" in str(refused.value)
+    assert len(refused.value.images) >= 3
 
 
 # One vector an image

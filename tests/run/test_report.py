@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 import shutil
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 from tlcompile.errors.finding import FileExistsAlreadyError
 from tlcompile.run.cli import main
 from tlcompile.run.report import write_run_report, write_sweep_report
+from tlcompile.run.report_advice import found_at
 from tlcompile.run.report_run import picture, run_data
 from tlcompile.run.report_sweep import overrides_of, sweep_data
 
@@ -154,6 +156,35 @@ def test_the_charts_alone(here: Path, capsys: pytest.CaptureFixture[str]) -> Non
     report(capsys, "sweeps/small", "--svg", "charts.svg")  # ours: written anew
 
 
+def advice(**ranks: int) -> str:
+    points = [{"freeze": name, "also": [f"{name}.pool"], "rank": r} for name, r in ranks.items()]
+    Path("advice.json").write_text(json.dumps({"points": points}))
+    return "advice.json"
+
+
+def test_a_sweep_says_how_good_advice_was(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = found_at(sweep_data(only("sweeps/*")))
+    best, *_, worst = sorted(found, key=found.__getitem__, reverse=True)
+    order = {name: i + 1 for i, name in enumerate(sorted(found, key=lambda n: -found[n]))}
+    told = report(capsys, "sweeps/small", "--text", "--advice", advice(**order, other=9))
+    assert f"The point that was advised, {best}, is the best that was found." in told
+    assert "results is 1.00" in told
+    wrong = {name: 4 - rank for name, rank in order.items()}
+    told = report(capsys, "sweeps/small", "--text", "--advice", advice(**wrong))
+    lost = f"costs {100 * (found[best] - found[worst]):.1f} %"
+    assert f"advised, {worst}, instead of the best that was found, {best}, {lost}" in told
+    report(capsys, "sweeps/small", "--advice", "advice.json")
+    assert "<h2>Advice beforehand</h2>" in (only("sweeps/*") / "report.html").read_text()
+
+
+def test_what_is_no_advice_is_refused(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in ("{", "[]", '{"points": [1]}'):
+        Path("wrong.json").write_text(text)
+        assert "[command-line]" in report(capsys, "sweeps/small", "--advice", "wrong.json", code=2)
+    told = report(capsys, "sweeps/small", "--advice", advice(layer9=1), code=2)
+    assert "about none of the sweep's freeze points" in told
+
+
 def test_a_strangers_file_stays(here: Path) -> None:
     Path("mine.html").write_text("mine")
     for write, folder in (
@@ -169,7 +200,10 @@ def test_a_strangers_file_stays(here: Path) -> None:
     ("words", "slug"),
     [
         (("runs/small", "--svg", "x.svg"), "command-line"),
+        (("runs/small", "--advice", "x.json"), "command-line"),
         (("sweeps/small", "--no-images"), "command-line"),
+        (("sweeps/small", "--text", "--out", "x.svg"), "command-line"),
+        (("sweeps/small", "--svg", "x.svg", "--out", "x.html"), "command-line"),
         (("nothing",), "unknown-run"),
         (("runs",), "not-a-bundle"),
     ],

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 from reliability.training_runs import differences, ending
 
+from tlcompile.errors.resume import RunBusyError
 from tlcompile.run import fingerprint
 from tlcompile.run.cli import main
-from tlcompile.run.folder import METRICS, find_generation
+from tlcompile.run.folder import METRICS, find_generation, only_here
 from tlcompile.training.step import Step
 
 DIGITS = """\
@@ -171,3 +172,13 @@ def test_the_newest_generation_is_found(here: Path) -> None:
     assert find_generation(Path("a"), again=False) == (Path("a-3"), {"state": "finished"})
     assert find_generation(Path("a"), again=True) == (Path("a-4"), None)
     assert find_generation(Path("b"), again=True) == (Path("b"), None)
+
+
+def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path: Path) -> None:
+    with only_here(tmp_path):
+        with pytest.raises(RunBusyError) as caught, only_here(tmp_path):
+            pytest.fail("two at once")
+    assert caught.value.path == tmp_path
+    assert not (tmp_path / "lock").exists(), "the lock goes with who holds it"
+    with only_here(tmp_path):
+        assert (tmp_path / "lock").exists()

@@ -236,6 +236,13 @@ def test_a_probe_explains_what_is_linear_and_nothing_of_noise() -> None:
     assert noise.interval[0] < noise.value < noise.interval[1]
 
 
+def test_a_probe_is_not_blinded_by_a_feature_of_another_scale() -> None:
+    """Pooled maps of one network reach from 0.1 to 2,500."""
+    f, labels = features_of(120, 30, 3)
+    scaled = f * np.logspace(-3, 3, 30)
+    assert probe(scaled, labels).value == probe(f, labels).value > 0.8
+
+
 def test_no_image_is_judged_by_a_fit_that_saw_it() -> None:
     """Each image has a feature of its own: whoever saw it would know its label."""
     random = np.random.default_rng(0)

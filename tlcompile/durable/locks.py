@@ -20,8 +20,8 @@ _TRIES = 16  # the file can be removed between opening and locking it, again and
 class Lock:
     """A lock that is held until the `with` block ends."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, path: Path | None = None) -> None:
+        self._fd, self._path = fd, path
 
     def __enter__(self) -> Lock:
         return self
@@ -32,13 +32,19 @@ class Lock:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        if self._path is not None:
+            quietly(system.calls.unlink, self._path)
         # Closing alone would not do while a forked child has the file open, too.
         quietly(system.calls.flock, self._fd, fcntl.LOCK_UN)
         quietly(system.calls.close, self._fd)
 
 
-def take_lock(path: Path) -> Lock | None:
-    """Lock a file at once, or return None when another has it; the file stays where it is.
+def take_lock(path: Path, *, remove: bool = False) -> Lock | None:
+    """Lock a file at once, or return None when another has it.
+
+    Args:
+        path: Of the file; it is made if absent.
+        remove: Whether the file goes with the lock; else it stays where it is.
 
     Raises:
         RunError: It can be neither made nor locked: this disk, or this user, has no locks here.
@@ -50,7 +56,7 @@ def take_lock(path: Path) -> Lock | None:
             try:
                 system.calls.flock(fd, fcntl.LOCK_EX)
                 if _is_at(path, fd):
-                    return Lock(fd)
+                    return Lock(fd, path if remove else None)
             except BlockingIOError:
                 quietly(system.calls.close, fd)
                 return None

@@ -60,6 +60,7 @@ def sweep_text(data: SweepData) -> str:
         for setting, mean, low, high, count in _mean_rows(data, encode(data))
     ]
     lines += [f"failed  {p.label}: {p.error}" for p in data.points if p.state == "failed"]
+    lines += [data.advice.sentence] if data.advice else []
     lines += list(data.notes)
     return "\n".join([*lines, "", data.command] if data.command else lines)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import hashlib
 import io
@@ -11,6 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from tlcompile.durable.files import append_line, make_folder, write_file
+from tlcompile.durable.locks import take_lock
+from tlcompile.errors.resume import RunBusyError
+from tlcompile.errors.run import WriteFailedError
 from tlcompile.model.compiled import TensorRow
 from tlcompile.recipe.finished import find_run, read_run
 from tlcompile.recipe.scalars import to_yaml
@@ -87,6 +91,22 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return record if record.get("state") == "finished" else None
+
+
+@contextlib.contextmanager
+def only_here(folder: Path) -> Iterator[None]:
+    """Keep other processes of this machine from training in a folder meanwhile.
+
+    Raises:
+        RunBusyError: One does.
+    """
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(WriteFailedError):  # a disk without locks: the user takes care
+            lock = take_lock(folder / "lock", remove=True)
+            if lock is None:
+                raise RunBusyError(path=folder)
+            stack.enter_context(lock)
+        yield
 
 
 def begin(

@@ -34,6 +34,9 @@ fine_tune:
   optimizer: {{name: adamw, lr: 1e-3}}   # 1e-4 where pretrained layers train too
   epochs: 10
   batch_size: 32
+  # phases:                                       # instead of epochs: thaw step by step
+  #   - {{name: head, epochs: 5}}
+  #   - {{name: all, freeze: none, epochs: 5, lr: 1e-4}}
 """
 
 

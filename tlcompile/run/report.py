@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from tlcompile.errors.finding import AmbiguousRunError
 from tlcompile.errors.recipe import CommandLineError
 from tlcompile.recipe.finished import find_run
+from tlcompile.report.pages import SweepData
 from tlcompile.report.run_page import run_page, run_text
 from tlcompile.report.sweep_charts import charts_svg
 from tlcompile.report.sweep_page import sweep_page, sweep_text
 from tlcompile.run.picture import write_page
+from tlcompile.run.report_advice import advice_of
 from tlcompile.run.report_run import run_data
 from tlcompile.run.report_sweep import MANIFEST, sweep_data
 from tlcompile.run.say import say
@@ -26,6 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--svg", metavar="FILE.svg", help="of a sweep: only its charts, as a picture"
     )
+    parser.add_argument(
+        "--advice",
+        metavar="FILE.json",
+        help="of a sweep: say how good this ranking was (advise --json)",
+    )
     parser.add_argument("--text", action="store_true", help="print it in short; write nothing")
     parser.add_argument(
         "--no-images", action="store_true", help="of a run: predict no image again, and show none"
@@ -36,37 +44,49 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Write the page, or print it in short."""
     folder = find_folder(options.folder)
+    _refuse_idle(options, sweep=is_sweep(folder))
     if is_sweep(folder):
-        _refuse(options.no_images, "--no-images", "a sweep's page has no images")
         _report_sweep(folder, options)
-        return 0
-    _refuse(options.svg, "--svg", "a run's page is no picture of charts")
-    images = not (options.no_images or options.text)
-    if options.text:
+    elif options.text:
         say(run_text(run_data(folder, images=False)))
-        return 0
-    say(
-        f"page        {write_run_report(folder, options.out, images=images, workers=options.workers)}"
-    )
+    else:
+        images = not options.no_images
+        path = write_run_report(folder, options.out, images=images, workers=options.workers)
+        say(f"page        {path}")
     return 0
+
+
+def _refuse_idle(options: argparse.Namespace, *, sweep: bool) -> None:
+    """Refuse an option that would change nothing."""
+    idle = (
+        (sweep and options.no_images, "--no-images", "a sweep's page has no images"),
+        (not sweep and options.svg, "--svg", "it is about a sweep's charts"),
+        (not sweep and options.advice, "--advice", "it is about a sweep's points"),
+        (options.text and options.no_images, "--no-images", "--text has no images"),
+        (options.text and options.svg, "--svg", "--text writes nothing"),
+        (options.text and options.out, "--out", "--text writes nothing"),
+        (options.svg and options.out, "--out", "--svg names the file"),
+        (options.svg and options.advice, "--advice", "--svg has the charts alone"),
+    )
+    for given, flag, why in idle:
+        if given:
+            problem = f"{flag} has no effect here: {why}"
+            raise CommandLineError(problem=problem, help="tlcompile report --help", word=flag)
 
 
 def _report_sweep(folder: Path, options: argparse.Namespace) -> None:
     if options.text:
-        say(sweep_text(sweep_data(folder)))
-        return
-    if options.svg:
-        data = sweep_data(folder)
-        write_page(Path(options.svg), charts_svg(data), "--svg")
+        say(sweep_text(_sweep(folder, options.advice)))
+    elif options.svg:
+        write_page(Path(options.svg), charts_svg(sweep_data(folder)), "--svg")
         say(f"picture     {options.svg}")
-        return
-    say(f"page        {write_sweep_report(folder, options.out)}")
+    else:
+        say(f"page        {write_sweep_report(folder, options.out, advice=options.advice)}")
 
 
-def _refuse(given: object, flag: str, why: str) -> None:
-    if given:
-        problem = f"{flag} has no effect here: {why}"
-        raise CommandLineError(problem=problem, help="tlcompile report --help", word=flag)
+def _sweep(folder: Path, advice: str | None) -> SweepData:
+    data = sweep_data(folder)
+    return replace(data, advice=advice_of(advice, data)) if advice else data
 
 
 def write_run_report(
@@ -88,18 +108,20 @@ def write_run_report(
     return path
 
 
-def write_sweep_report(folder: Path, out: str | None = None) -> Path:
+def write_sweep_report(folder: Path, out: str | None = None, *, advice: str | None = None) -> Path:
     """Write the page of a sweep, finished or not, and return where it is.
 
     Args:
         folder: The one with manifest.csv.
         out: Where; default: report.html in the folder.
+        advice: A file with what `advise --json` printed: how good it was is said, too.
 
     Raises:
         RunError: The page cannot be written.
+        CommandLineError: `advice` is none, or about other points.
     """
     path = Path(out) if out else folder / PAGE
-    write_page(path, sweep_page(sweep_data(folder)), "--out")
+    write_page(path, sweep_page(_sweep(folder, advice)), "--out")
     return path
 
 

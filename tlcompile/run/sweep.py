@@ -7,7 +7,7 @@ import os
 import re
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +24,12 @@ from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.say import say
 from tlcompile.run.shared import Shared
 from tlcompile.run.single import train_on
+from tlcompile.run.sweep_fused import train_fused
 from tlcompile.run.sweep_pass import share_rows
 from tlcompile.run.sweep_table import row_of, show_points
 from tlcompile.run.train import train_recipe
-from tlcompile.sweep.manifest import FAILED, Manifest
+from tlcompile.sweep.fuse import plan_fusion
+from tlcompile.sweep.manifest import FAILED, RUNNING, Manifest
 from tlcompile.sweep.points import Point
 from tlcompile.training.ranks import ALONE
 
@@ -102,38 +104,98 @@ def _run(
     here = {n: job.recipe for n, job in missing.items() if _is_here(job, engine)}
     if len(here) > 1:
         share_rows(here, shared, say)
+    groups = {group[0]: group for group in _groups(here, shared)}
+    waiting = dict(missing)
     for number, (row, job) in enumerate(zip(rows, jobs, strict=True)):
-        say(f"point {number + 1} of {len(rows)}: {' '.join(row.overrides)}")
         if number not in missing:
+            say(f"point {number + 1} of {len(rows)}: {' '.join(row.overrides)}")
             say(f"finished before: {job.folder}")
             continue
-        manifest.begin(first + number)
-        try:
-            done = _run_point(row, job, engine, shared)
-        except KeyboardInterrupt:  # a signal; what the point has saved stays
-            manifest.stop(first + number)
-            raise
-        manifest.end(first + number, done)
+        unit = {n: waiting.pop(n) for n in groups.get(number, (number,)) if n in waiting}
+        if not unit:
+            continue  # it has trained with an earlier one
+        for n in unit:
+            say(f"point {n + 1} of {len(rows)}: {' '.join(rows[n].overrides)}")
+        _run_unit(unit, rows, _Noted(manifest, first), engine, shared)
+
+
+def _groups(here: Mapping[int, Recipe], shared: Shared) -> list[tuple[int, ...]]:
+    """Return the numbers of the points that train as one."""
+    numbers, recipes = list(here), list(here.values())
+    models = [
+        shared.proved(recipe, shared.known_classes(recipe) or PLACEHOLDER_CLASSES)
+        for recipe in recipes
+    ]
+    groups = plan_fusion(recipes, models).groups
+    return [tuple(numbers[place] for place in group) for group in groups]
+
+
+@dataclass(frozen=True)
+class _Noted:
+    """The manifest's rows of this call; earlier ones stand before them."""
+
+    manifest: Manifest
+    first: int
+
+    def begin(self, number: int) -> None:
+        self.manifest.begin(self.first + number)
+
+    def end(self, number: int, row: Point) -> None:
+        self.manifest.end(self.first + number, row)
+
+    def stop(self, number: int) -> None:
+        if self.manifest.rows[self.first + number].state == RUNNING:
+            self.manifest.stop(self.first + number)
+
+
+def _run_unit(
+    unit: Mapping[int, Job],
+    rows: Sequence[Point],
+    noted: _Noted,
+    engine: Engine | None,
+    shared: Shared,
+) -> None:
+    """Run one point, or several as one."""
+
+    def ended(number: int, found: dict[str, Any] | Exception, seconds: float) -> None:
+        job, row = unit[number], rows[number]
+        if isinstance(found, Exception):
+            noted.end(number, _failed(row, found, seconds))
+        else:
+            noted.end(number, row_of(row.overrides, job.recipe, job.folder, found))
+
+    for number in unit:
+        noted.begin(number)
+    try:
+        if len(unit) > 1:
+            train_fused(unit, shared, say, ended)
+        else:
+            ((number, job),) = unit.items()
+            start = time.perf_counter()
+            try:
+                ended(number, _trained(job, engine, shared), 0.0)
+            except Exception as error:  # one bad point is a row: the others must go on
+                if os.environ.get("TLCOMPILE_TRACEBACK"):
+                    raise
+                shared.forget()  # whatever it has touched, the others do not see
+                ended(number, error, time.perf_counter() - start)
+    except KeyboardInterrupt:  # a signal; what the points have saved stays
+        for number in unit:
+            noted.stop(number)
+        raise
+
+
+def _failed(row: Point, error: Exception, seconds: float) -> Point:
+    say(f"failed: {error}")
+    text = str(error).splitlines()
+    return replace(
+        row, state=FAILED, seconds=seconds, error=text[0] if text else type(error).__name__
+    )
 
 
 def _is_here(job: Job, engine: Engine | None) -> bool:
     """Tell whether a point runs in this process."""
     return engine is None and not job.recipe.sweep.isolate and num_devices(job.recipe) == 1
-
-
-def _run_point(row: Point, job: Job, engine: Engine | None, shared: Shared) -> Point:
-    start = time.perf_counter()
-    try:
-        record = _trained(job, engine, shared)
-    except Exception as error:  # one bad point is a row: the others must go on
-        if os.environ.get("TLCOMPILE_TRACEBACK"):
-            raise
-        seconds, text = time.perf_counter() - start, str(error).splitlines()
-        say(f"failed: {error}")
-        shared.forget()  # whatever it has touched, the others do not see
-        first = text[0] if text else type(error).__name__
-        return replace(row, state=FAILED, seconds=seconds, error=first)
-    return row_of(row.overrides, job.recipe, job.folder, record)
 
 
 def _trained(job: Job, engine: Engine | None, shared: Shared) -> dict[str, Any]:

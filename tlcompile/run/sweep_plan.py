@@ -15,9 +15,8 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.sizes import parse_bytes
 from tlcompile.run.app import launch, open_session
 from tlcompile.run.device import choose_device
-from tlcompile.run.plan_text import show_number, table_lines
 from tlcompile.run.prove import compile_phases
-from tlcompile.run.say import say
+from tlcompile.run.say import say, show_number, table_lines
 from tlcompile.run.shared import Own, Shared, model_key
 from tlcompile.run.splits import Splits, splits_at_hand
 from tlcompile.run.sweep import prove_all
@@ -30,7 +29,7 @@ from tlcompile.sweep.rates import measure_rates
 from tlcompile.zoo.open import open_base
 
 TRAIN, VAL = 1000, 250  # images, where they are not there to be counted
-COLUMNS = ("boundary", "of", "rows", "bytes", "kept", "read by", "saves")
+COLUMNS = ("boundary", "rows", "bytes", "kept", "read by", "saves")
 
 
 def show_sweep(path: str, words: Sequence[str], *, as_json: bool) -> int:
@@ -144,7 +143,6 @@ def _cells(one: Boundary) -> tuple[str, ...]:
     count = len(one.points)
     return (
         ", ".join(one.vertices),
-        "+".join(key[:8] for key in one.keys),
         f"{one.rows:,}",
         show_number(one.num_bytes, "B"),
         one.tier if one.is_kept else "no",

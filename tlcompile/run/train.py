@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.finishing import finish
-from tlcompile.run.folder import add_row, begin
+from tlcompile.run.folder import add_row, begin, only_here
 from tlcompile.run.live import live
 from tlcompile.run.opening import conditions_of, open_run
 from tlcompile.run.phases import Phases
@@ -94,15 +95,16 @@ def train_recipe(
     plan = plan_text(recipe, make_plan(recipe, models[0], phases.splits.sizes(), models[1:]))
     show(plan)
     make_folder(folder)
-    if ranks.is_first:
-        sweep_temporaries(folder)  # of a process that was killed
-    saving = Saving(folder, phases, conditions_of(phases), following.say, inexact=inexact)
-    phases.say_shared()
-    if not saving.resume(never_anew=never_anew) and ranks.is_first:
-        begin(folder, recipe, plan, models[0].tensors(), phases.objective)
-    with following.open(state):
-        proofs = _train(phases, saving, following, on_epoch)
-        record = finish(phases, saving, proofs, started, following.say)
+    with only_here(folder) if ranks.is_first else contextlib.nullcontext():
+        if ranks.is_first:
+            sweep_temporaries(folder)  # of a process that was killed
+        saving = Saving(folder, phases, conditions_of(phases), following.say, inexact=inexact)
+        phases.say_shared()
+        if not saving.resume(never_anew=never_anew) and ranks.is_first:
+            begin(folder, recipe, plan, models[0].tensors(), phases.objective)
+        with following.open(state):
+            proofs = _train(phases, saving, following, on_epoch)
+            record = finish(phases, saving, proofs, started, following.say)
     best = state.history[state.best or 0]
     return RunResult(models[0].eval(), state.history, best, record)
 

@@ -53,7 +53,7 @@ class Ways:
         """
         if not self.exact:
             return ways[0]
-        key = (what, *((t.shape, t.dtype, t.device) for t in given))
+        key = (what, *((t.shape, t.stride(), t.dtype, t.device) for t in given))
         if key not in self.chosen:
             draw = torch.Generator().manual_seed(0)  # never the one that dropout is drawn from
             tried = [_random(tensor, draw) for tensor in given]
@@ -65,7 +65,7 @@ class Ways:
 
 def _random(like: Tensor, draw: torch.Generator) -> Tensor:
     if like.is_floating_point():
-        return torch.randn(like.shape, generator=draw).to(like.device, like.dtype)
+        return torch.empty_like(like).copy_(torch.randn(like.shape, generator=draw))
     return like.clone()
 
 
@@ -151,6 +151,7 @@ class _Linear(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None, ways: Ways) -> Tensor:
+        rows = rows.contiguous()  # as each member's own are: kernels depend on it, too
         ctx.save_for_backward(rows, weight)
         ctx.ways, ctx.has_bias = ways, bias is not None
         given = [rows, weight] if bias is None else [rows, weight, bias]
