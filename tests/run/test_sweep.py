@@ -37,6 +37,9 @@ POINTS = (
     ("freeze.upto=block1", "fine_tune.seed=1"),
     ("freeze.upto=block1", "fine_tune.optimizer.lr=0.01"),
     ("freeze.upto=head", "fine_tune.batch_size=3"),
+    ("freeze.upto=head", "fine_tune.optimizer.lr=0.01"),  # these three train as one
+    ("freeze.upto=head", "fine_tune.optimizer.lr=0.02", "fine_tune.epochs=3"),
+    ("freeze.upto=head", "fine_tune.schedule=constant"),
 )
 TIMES = ("seconds", "features", "sha256", "at", "run")
 
@@ -83,13 +86,63 @@ def test_every_file_is_that_of_a_lone_run(place: Path) -> None:
     """Base, images, features, compiled model and golden rows are shared; no byte differs."""
     recipes = [recipe(*point) for point in POINTS]
     rows = run_points(POINTS, recipes, folder=place / "sweep")
-    assert [row.state for row in rows] == ["finished"] * 4
+    assert [row.state for row in rows] == ["finished"] * len(POINTS)
     for number, row in enumerate(rows):
         alone = place / f"alone{number}"
         train_recipe(recipe(*POINTS[number], f"run.cache=cache{number}"), alone, swept=True)
         found, wanted = contents(Path(row.folder)), contents(alone)
         assert found.keys() == wanted.keys() >= {"bundle/model.safetensors", "plan.txt"}
         assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_fused_points_are_those_that_train_one_by_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    groups: list[int] = []
+    fused = sweep.train_fused
+
+    def counted(jobs: Any, *given: Any) -> None:
+        groups.append(len(jobs))
+        fused(jobs, *given)
+
+    monkeypatch.setattr(sweep, "train_fused", counted)
+    points = POINTS[-3:]
+    one = run_points(points, [recipe(*point) for point in points], folder=place / "one")
+    assert groups == [3]
+    off = [recipe(*point, "sweep.fuse=off") for point in points]
+    several = run_points(points, off, folder=place / "several")
+    assert groups == [3]
+    for row, other in zip(one, several, strict=True):
+        found, wanted = contents(Path(row.folder)), contents(Path(other.folder))
+        assert [name for name in wanted if found.get(name) != wanted[name]] == []
+
+
+def test_a_fused_point_that_fails_leaves_the_others(place: Path) -> None:
+    rates = (
+        "{name: sgd, lr: 0.01}",
+        "{name: sgd, lr: 1e6, weight_decay: 1e6}",
+        "{name: sgd, lr: 0.02}",
+    )
+    points = [
+        ("freeze.upto=head", "fine_tune.epochs=8", f"fine_tune.optimizer={rate}") for rate in rates
+    ]
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    assert [row.state for row in rows] == ["finished", "failed", "finished"]
+    alone = train_recipe(recipe(*points[2]), place / "alone", swept=True)
+    assert rows[2].best == alone.best.value(rows[2].metric)
+
+
+def test_what_cannot_train_as_one_trains_one_by_one(
+    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def no_room(*_given: Any) -> None:
+        raise torch.OutOfMemoryError("no room for all")
+
+    monkeypatch.setattr(sweep, "train_fused", no_room)
+    points = POINTS[-3:]
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    assert [row.state for row in rows] == ["finished"] * 3
+    assert "not as one, but one by one: no room for all" in capsys.readouterr().out
 
 
 class Work:
@@ -219,7 +272,7 @@ def test_six_results_and_two_reasons(place: Path, monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Step, "__call__", small_memory)
     bad = "fine_tune.optimizer={name: sgd, lr: 1e6, weight_decay: 1e6}"
-    points = [("freeze.upto=stem",), ("freeze.upto=head", bad)]
+    points = [("freeze.upto=stem",), ("freeze.upto=head", bad, "fine_tune.epochs=8")]
     points += [("freeze.upto=head", f"fine_tune.seed={seed}") for seed in range(6)]
     rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweeps" / "a")
     assert [row.state for row in rows] == ["failed"] * 2 + ["finished"] * 6

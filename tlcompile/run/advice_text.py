@@ -38,7 +38,7 @@ def show_advice(advice: Advice, commands: Sequence[str]) -> None:
     say(f"confidence  {level}: {'; '.join(reasons)}")
     for word, command in zip(("advice", ""), commands, strict=False):
         say(f"{word:<12}{command}")
-    say(f"            ({advice.seconds:.1f} s; the points' features are kept, and runs find them)")
+    say(f"            ({advice.seconds:.1f} s; nothing was trained)")
 
 
 def _cells(one: Ranked) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ from tlcompile.errors.engines import (
 )
 from tlcompile.recipe.hydra_text import quote
 from tlcompile.recipe.tasks import default_monitor
-from tlcompile.run.isolated import STOP, is_over, plan_point, work
+from tlcompile.run.isolated import STOP, folder_of, is_over, plan_point, work
 from tlcompile.run.say import say
 from tlcompile.run.signals import Stop, stopping
 
@@ -81,13 +81,14 @@ class Engine:
             LauncherFailedError: It could not start.
             StoppedError: A signal asked for it; points that ran have saved.
         """
-        places = {job.folder: plan_point(job) for job in jobs}
-        above = next(iter(places.values())).parent
-        (above / STOP).unlink(missing_ok=True)
+        above = folder_of(jobs[0]).parent
+        config = self._composed(above)  # first: its settings may be wrong
+        plans = {job.folder: plan_point(job) for job in jobs}
         waiting = list(jobs)
         with stopping() as stop:
             for _ in range(ROUNDS):
-                reason = self._launch([places[job.folder] for job in waiting], jobs, stop)
+                with _watching(jobs, above, stop):
+                    reason = self._launch(config, [plans[job.folder] for job in waiting])
                 waiting = [job for job in waiting if not is_over(job)]
                 if not waiting or stop.asked:
                     break
@@ -95,17 +96,15 @@ class Engine:
                     text = f"{type(reason).__name__}: {reason}"
                     raise LauncherFailedError(launcher=self.launcher, reason=text)
 
-    def _launch(self, plans: Sequence[Path], jobs: Sequence[Job], stop: Stop) -> Exception | None:
+    def _launch(self, config: DictConfig, plans: Sequence[Path]) -> Exception | None:
         """Run plans; return what the launcher raised, which says nothing of single points."""
-        above = plans[0].parent
         launcher = Plugins.instance().instantiate_launcher(
-            hydra_context=self.context, task_function=work, config=self._composed(above)
+            hydra_context=self.context, task_function=work, config=config
         )
-        with _watching(jobs, above, stop):
-            try:
-                launcher.launch([[f"++plan={quote(str(plan))}"] for plan in plans], 0)
-            except Exception as error:
-                return error
+        try:
+            launcher.launch([[f"++plan={quote(str(plan))}"] for plan in plans], 0)
+        except Exception as error:
+            return error
         return None
 
     def _composed(self, folder: Path) -> DictConfig:

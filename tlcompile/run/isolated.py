@@ -45,13 +45,15 @@ class PointFailedError(Exception):
 
 def plan_point(job: Job) -> Path:
     """Write what a process has to do; return the folder for it and for what it says."""
-    folder = _folder_of(job)
+    folder = folder_of(job)
     write_file(folder / PLAN, json.dumps({**job.as_data(), "cwd": os.getcwd()}).encode())
     (folder / OUTCOME).unlink(missing_ok=True)
+    (folder.parent / STOP).unlink(missing_ok=True)
     return folder
 
 
-def _folder_of(job: Job) -> Path:
+def folder_of(job: Job) -> Path:
+    """Return the folder of what a point's process is told, and says."""
     return (job.folder.parent / ABOVE / job.folder.name).absolute()
 
 
@@ -130,7 +132,7 @@ def result_of(job: Job) -> dict[str, Any]:
     """
     from tlcompile.run.folder import read_record
 
-    record, folder = read_record(job.folder), _folder_of(job)
+    record, folder = read_record(job.folder), folder_of(job)
     if record is not None:
         return record
     said = read_outcome(folder)
@@ -151,7 +153,7 @@ def is_over(job: Job) -> bool:
     """Tell whether a point has ended, well or not."""
     from tlcompile.run.folder import read_record
 
-    return read_outcome(_folder_of(job)) is not None or read_record(job.folder) is not None
+    return read_outcome(folder_of(job)) is not None or read_record(job.folder) is not None
 
 
 def _write_outcome(folder: Path, error: Exception) -> None:

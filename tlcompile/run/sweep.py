@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.say import say
 from tlcompile.run.shared import Shared
 from tlcompile.run.single import train_on
-from tlcompile.run.sweep_fused import train_fused
+from tlcompile.run.sweep_fused import Ended, train_fused
 from tlcompile.run.sweep_pass import share_rows
 from tlcompile.run.sweep_table import row_of, show_points
 from tlcompile.run.train import train_recipe
@@ -32,6 +33,8 @@ from tlcompile.sweep.fuse import plan_fusion
 from tlcompile.sweep.manifest import FAILED, RUNNING, Manifest
 from tlcompile.sweep.points import Point
 from tlcompile.training.ranks import ALONE
+
+AT_ONCE = 64  # points that train as one: each has its folder locked, its tables open
 
 
 def run_points(
@@ -127,7 +130,11 @@ def _groups(here: Mapping[int, Recipe], shared: Shared) -> list[tuple[int, ...]]
         for recipe in recipes
     ]
     groups = plan_fusion(recipes, models).groups
-    return [tuple(numbers[place] for place in group) for group in groups]
+    return [
+        tuple(numbers[place] for place in group[start : start + AT_ONCE])
+        for group in groups
+        for start in range(0, len(group), AT_ONCE)
+    ]
 
 
 @dataclass(frozen=True)
@@ -155,11 +162,13 @@ def _run_unit(
     engine: Engine | None,
     shared: Shared,
 ) -> None:
-    """Run one point, or several as one."""
+    """Run one point, or several as one; those that this does not end run by themselves."""
+    left = dict(unit)
 
     def ended(number: int, found: dict[str, Any] | Exception, seconds: float) -> None:
-        job, row = unit[number], rows[number]
+        job, row = left.pop(number), rows[number]
         if isinstance(found, Exception):
+            shared.forget()  # whatever it has touched, the others do not see
             noted.end(number, _failed(row, found, seconds))
         else:
             noted.end(number, row_of(row.overrides, job.recipe, job.folder, found))
@@ -168,21 +177,38 @@ def _run_unit(
         noted.begin(number)
     try:
         if len(unit) > 1:
-            train_fused(unit, shared, say, ended)
-        else:
-            ((number, job),) = unit.items()
-            start = time.perf_counter()
-            try:
-                ended(number, _trained(job, engine, shared), 0.0)
-            except Exception as error:  # one bad point is a row: the others must go on
-                if os.environ.get("TLCOMPILE_TRACEBACK"):
-                    raise
-                shared.forget()  # whatever it has touched, the others do not see
-                ended(number, error, time.perf_counter() - start)
+            with _or_one_by_one(shared):
+                train_fused(unit, shared, say, ended)
+        for number, job in list(left.items()):
+            _run_alone(number, job, engine, shared, ended)
     except KeyboardInterrupt:  # a signal; what the points have saved stays
-        for number in unit:
+        for number in left:
             noted.stop(number)
         raise
+
+
+@contextlib.contextmanager
+def _or_one_by_one(shared: Shared) -> Iterator[None]:
+    """Let what ends training as one, such as too little memory, end no point."""
+    try:
+        yield
+    except Exception as error:
+        if os.environ.get("TLCOMPILE_TRACEBACK"):
+            raise
+        say(f"not as one, but one by one: {error}")
+        shared.forget()
+
+
+def _run_alone(number: int, job: Job, engine: Engine | None, shared: Shared, ended: Ended) -> None:
+    start = time.perf_counter()
+    try:
+        record = _trained(job, engine, shared)
+    except Exception as error:  # one bad point is a row: the others must go on
+        if os.environ.get("TLCOMPILE_TRACEBACK"):
+            raise
+        ended(number, error, time.perf_counter() - start)
+    else:
+        ended(number, record, time.perf_counter() - start)
 
 
 def _failed(row: Point, error: Exception, seconds: float) -> Point:

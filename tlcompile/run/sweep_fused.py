@@ -54,7 +54,7 @@ class _Point:
             job.recipe, job.folder, swept=True, shared=shared, say=self.following.say
         )
         self.model, self.state = self.phases.models[0], self.phases.state
-        self.stack = contextlib.ExitStack()
+        self.stack, self.phase = contextlib.ExitStack(), contextlib.ExitStack()
         self.loaded: Mapping[str, Tensor] = {}
         self.fused: FusedTrainer | None = None
         self.trainer: PhaseTrainer | None = None
@@ -85,7 +85,7 @@ class _Point:
     def _open_phase(self) -> None:
         self.proof = self.saving.proof or FreezeProof.take(self.model)
         self.following.event("phase begins", phase=self.phases.names()[0])
-        self.trainer = self.stack.enter_context(self.phases.open(0, self.proof))
+        self.trainer = self.phase.enter_context(self.phases.open(0, self.proof))
         self.saving.began(self, self.proof)  # type: ignore[arg-type]
 
     # What Saving asks of a trainer
@@ -149,6 +149,7 @@ class _Point:
     def finish(self) -> dict[str, Any]:
         """End its phase and its run; return the record."""
         began = time.perf_counter()
+        self.phase.close()
         if self.state.phase == 0:
             assert self.fused is not None
             load_into(self.model, self.fused.weights(self.name))
@@ -167,8 +168,9 @@ class _Point:
 
     def close(self, error: BaseException) -> None:
         """Let its folder go, and its followers know why."""
-        with contextlib.suppress(type(error)):
-            self.stack.__exit__(type(error), error, error.__traceback__)
+        for stack in (self.phase, self.stack):
+            with contextlib.suppress(type(error)):
+                stack.__exit__(type(error), error, error.__traceback__)
 
 
 def train_fused(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended) -> None:

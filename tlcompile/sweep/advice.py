@@ -146,8 +146,9 @@ def _worded_agreement(agreement: Mapping[str, float]) -> tuple[bool, str]:
     pair, least = min(agreement.items(), key=lambda item: (not math.isnan(item[1]), item[1]))
     if math.isnan(least):
         return False, f"{pair} cannot be compared: one is the same at every point"
-    word = "agree" if least >= ALIKE else "do not agree"
-    return least >= ALIKE, f"the scores {word}: Kendall's tau is {least:.2f} or more ({pair})"
+    agree = least >= ALIKE
+    word = "agree: Kendall's tau is at least" if agree else "do not agree: Kendall's tau is only"
+    return agree, f"the scores {word} {least:.2f} ({pair})"
 
 
 def scored_data(one: Ranked) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """Linear layers of several members as one: each product in the fastest way that keeps its bits.
 
-A library of matrix products adds up in an order that depends on the shape of the matrices: one
-product over all members may differ from each member's own in the last bits. So ways are tried once on
-random numbers of the same shapes, and the first one is taken that gives what each member alone gives.
+A library of matrix products adds up in an order that depends on the shape of the matrices, and on how
+they lie in memory: one product over all members may differ from each member's own in the last bits. So
+ways are tried once on random numbers that lie alike, and the first one is taken that gives what each
+member alone gives.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,7 +22,8 @@ from tlcompile.model.compiled import CompiledModel, Half
 
 Way = Callable[..., Any]
 
-TRIED = 2**12  # random numbers that a way is tried on, at least
+CACHE_LINE = 64  # bytes; where a tensor begins in one decides kernels as well
+TRIED = 2**11  # random numbers that a way is tried on, at least, of its smallest tensor
 
 # One tensor in, one out, each number for itself, by arithmetic alone: the same bits in any shape.
 ARITHMETIC = frozenset({"Identity", "ReLU", "ReLU6", "LeakyReLU", "Hardtanh"})
@@ -53,20 +56,45 @@ class Ways:
         """
         if not self.exact:
             return ways[0]
-        key = (what, *((t.shape, t.stride(), t.dtype, t.device) for t in given))
+        key = (what, *map(_layout, given))
         if key not in self.chosen:
-            draw = torch.Generator().manual_seed(0)  # never the one that dropout is drawn from
-            tried = [_random(tensor, draw) for tensor in given]
-            wanted = ways[-1](*tried)
-            equal = (way for way in ways if _same(way(*tried), wanted))
+            equal = (way for way in ways if _agree(way, ways[-1], given))
             self.chosen[key] = next(equal, ways[-1])
         return self.chosen[key]
 
 
+def _agree(way: Way, wanted: Way, given: Sequence[Tensor]) -> bool:
+    """Tell whether two ways give the same bits; small ones are tried often, to see rare differences."""
+    if way is wanted:
+        return True
+    draw = torch.Generator().manual_seed(0)  # never the one that dropout is drawn from
+    for _ in range(math.ceil(TRIED / min(tensor.numel() for tensor in given))):
+        tried = [_random(tensor, draw) for tensor in given]
+        if not _same(way(*tried), wanted(*tried)):
+            return False
+    return True
+
+
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
+    """Return what kernels are chosen by: shape, strides, and where it begins in a cache line."""
+    begin = tensor.data_ptr() % CACHE_LINE // tensor.element_size()
+    return tensor.shape, tensor.stride(), begin, tensor.dtype, tensor.device
+
+
 def _random(like: Tensor, draw: torch.Generator) -> Tensor:
-    if like.is_floating_point():
-        return torch.empty_like(like).copy_(torch.randn(like.shape, generator=draw))
-    return like.clone()
+    """Return random numbers that lie as a tensor does."""
+    if not like.is_floating_point():
+        return like.clone()
+    _, strides, begin, _, _ = _layout(like)
+    if 0 in strides:  # of an expanded one, which nobody writes to
+        strides = torch.empty(like.shape, device="meta").stride()
+    held = like.new_empty(begin + like.numel()).as_strided(like.shape, strides, begin)
+    return held.copy_(torch.randn(like.shape, generator=draw))
+
+
+def _own(rows: Tensor) -> list[Tensor]:
+    """Return each member's part of a tensor as it lies where it is alone."""
+    return [own.clone(memory_format=torch.contiguous_format) for own in rows]
 
 
 def _same(found: Any, wanted: Any) -> bool:
@@ -203,9 +231,10 @@ def _batched(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 def _alone(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    each = rows if rows.dim() == 3 else [rows] * len(weight)
-    biases = [None] * len(weight) if bias is None else bias
-    return torch.stack([F.linear(r, w, b) for r, w, b in zip(each, weight, biases, strict=True)])
+    each = _own(rows) if rows.dim() == 3 else [rows] * len(weight)
+    biases = [None] * len(weight) if bias is None else _own(bias)
+    given = zip(each, _own(weight), biases, strict=True)
+    return torch.stack([F.linear(own, matrix, one) for own, matrix, one in given])
 
 
 # (K, N, O), (N, D) or (K, N, D) -> (K, O, D)
@@ -222,8 +251,8 @@ def _weight_grad_batched(grad: Tensor, rows: Tensor) -> Tensor:
 
 
 def _weight_grad_alone(grad: Tensor, rows: Tensor) -> Tensor:
-    each = rows if rows.dim() == 3 else [rows] * len(grad)
-    return torch.stack([g.contiguous().t() @ r for g, r in zip(grad, each, strict=True)])
+    each = _own(rows) if rows.dim() == 3 else [rows] * len(grad)
+    return torch.stack([g.t() @ r for g, r in zip(_own(grad), each, strict=True)])
 
 
 def _bias_grad(grad: Tensor) -> Tensor:
@@ -231,11 +260,11 @@ def _bias_grad(grad: Tensor) -> Tensor:
 
 
 def _bias_grad_alone(grad: Tensor) -> Tensor:
-    return torch.stack([one.contiguous().sum(0) for one in grad])
+    return torch.stack([one.sum(0) for one in _own(grad)])
 
 
 def _rows_grad_alone(grad: Tensor, weight: Tensor) -> Tensor:
-    return torch.stack([g.contiguous() @ w for g, w in zip(grad, weight, strict=True)])
+    return torch.stack([g @ w for g, w in zip(_own(grad), _own(weight), strict=True)])
 
 
 def misfit(model: CompiledModel) -> str:
