@@ -249,8 +249,14 @@ NARROW = """
 
 
 def test_a_sweep_fits_a_telephone(tmp_path: Path) -> None:
-    code = f"{NARROW} return wide.map((node) => node.outerHTML.slice(0, 80));"
-    assert ask_sweep(tmp_path, code, width=500) == []
+    code = f"""{NARROW}
+    const tables = [...document.querySelectorAll(".scroll")].map((box) => box.scrollWidth > box.clientWidth);
+    return [wide.map((node) => node.outerHTML.slice(0, 80)), tables.includes(true),
+      document.documentElement.scrollWidth <= innerWidth];
+    """
+    found = ask_sweep(tmp_path, code, width=500)
+    assert found[0] == []
+    assert found[1:] == [True, True], "wide tables move in themselves, never the page"
 
 
 def test_a_run_with_its_graph_fits_a_telephone_and_answers(tmp_path: Path) -> None:

@@ -121,9 +121,9 @@ def test_the_best_comes_first_and_what_failed_last() -> None:
 
 def test_of_losses_the_lowest_is_the_best() -> None:
     points = [point(i, "a", value, seed=str(i)) for i, value in enumerate((0.7, 0.2, 0.5))]
-    data = sweep(points, metric="val/loss", rising=False)
+    data = sweep([*points, point(3, "a", None)], metric="val/loss", rising=False)
     assert best_point(data) == 1
-    assert re.findall(r'<tr data-point="(\d+)"', sweep_page(data)) == ["1", "2", "0"]
+    assert re.findall(r'<tr data-point="(\d+)"', sweep_page(data)) == ["1", "2", "0", "3"]
 
 
 def test_what_the_data_do_not_tell_apart_is_said() -> None:

@@ -144,7 +144,7 @@ def test_a_product_and_a_range(recipe: str, capsys: pytest.CaptureFixture[str]) 
         (["-m"], "no override has several values"),
         (["-m", "fine_tune.optimizer.lr=interval(0,1)"], "needs a sweeper that chooses points"),
         (["hydra.nothing=1"], "Hydra refuses the command line"),
-        (["-m", "freeze.upto=stem,block1", "hydra/sweeper=optuna"], "Hydra refuses"),
+        (["-m", "freeze.upto=stem,block1", "hydra.sweeper.nothing=1"], "Hydra refuses"),
     ],
 )
 def test_what_cannot_be_launched(

@@ -365,10 +365,6 @@ def test_a_way_with_other_bits_is_not_taken() -> None:
         ((nn.LayerNorm(WIDTH), nn.Linear(WIDTH, 3)), "weights beside those of linear"),
         ((nn.Unflatten(1, (2, 12)), nn.Linear(12, 3), nn.Flatten()), "a layer Linear of (N, 2, 3)"),
         ((nn.Unflatten(1, (2, 12)), nn.Flatten(), nn.Linear(WIDTH, 3)), ""),
-        (
-            (nn.Unflatten(1, (2, 12)), nn.Tanh(), nn.Flatten(), nn.Linear(WIDTH, 3)),
-            "Tanh of (N, 2, 12)",
-        ),
     ],
 )
 def test_what_is_no_chain_of_linear_layers(layers: tuple[nn.Module, ...], reason: str) -> None:

@@ -157,6 +157,22 @@ def _last_byte(path: Path) -> bytes:
         return file.read(1)
 
 
+@contextmanager
+def open_log(path: Path) -> Iterator[int]:
+    """Open a file that another process appends to what it prints; yields a file descriptor.
+
+    Raises:
+        RunError: It cannot be opened.
+    """
+    make_folder(path.parent)
+    with typed(path):
+        fd = system.calls.open(path, os.O_CREAT | os.O_APPEND)
+    try:
+        yield fd
+    finally:
+        quietly(system.calls.close, fd)
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those above it; each new name is brought to the disk.
 

@@ -16,13 +16,13 @@ class Sweep(Section):
 
     engine: Engine = Field(
         "in_process",
-        description="Who runs the points that are not fused: this process, one after the other, or "
-        "Hydra's launcher of this name, in processes of their own; see docs/sweeps.md.",
+        description="Who runs the points. in_process: this process, fused where they can be, else one "
+        "after the other. The others: Hydra's launcher of this name, each point in a process of its own.",
     )
     isolate: bool = Field(
         False,
-        description="Give each point a process of its own (3 s more): what ends one of them, or leaks, "
-        "leaves the others.",
+        description="Give each point a process of its own (3 s more, never fused): what ends one of them, "
+        "or leaks, leaves the others. Engines do so anyway.",
     )
     fuse: Literal["auto", "off"] = Field(
         "auto",

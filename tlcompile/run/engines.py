@@ -21,6 +21,7 @@ from hydra.core.plugins import Plugins
 from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tlcompile.durable.files import write_file
 from tlcompile.errors.engines import (
     IdleLauncherSettingsError,
     LauncherFailedError,
@@ -212,7 +213,7 @@ def _watching(jobs: Sequence[Job], above: Path, stop: Stop) -> Iterator[None]:
         waiting = [job for job in jobs if not is_over(job)]
         while not over.wait(0.3):
             if stop.asked:
-                (above / STOP).touch()
+                write_file(above / STOP, b"")
             waiting = _still(waiting)
         _still(waiting)
 

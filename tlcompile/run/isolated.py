@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import tlcompile
-from tlcompile.durable.files import write_file
+from tlcompile.durable.files import open_log, write_file
 from tlcompile.durable.locks import take_lock
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.engines import PointLostError
@@ -79,7 +79,7 @@ def run_apart(folder: Path, *, log: bool) -> None:
         return
     (folder / OUTCOME).unlink(missing_ok=True)
     with stopping() as stop, _waiting_for_others() as others:
-        with (folder / LOG).open("ab") if log else nullcontext() as output:
+        with open_log(folder / LOG) if log else nullcontext() as output:
             child = subprocess.Popen(
                 [sys.executable, "-P", "-m", "tlcompile.run.isolated", str(folder)],
                 env=os.environ | {"PYTHONPATH": _python_path()},

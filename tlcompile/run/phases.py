@@ -35,7 +35,7 @@ from tlcompile.training.compute import Compute, choose_precision
 from tlcompile.training.loop import PhaseTrainer, Settings
 from tlcompile.training.objective import Objective
 from tlcompile.training.optim import Optimizers, has_fused
-from tlcompile.training.proof import FreezeProof, refuse_ungrouped
+from tlcompile.training.proof import FreezeProof, frozen_digests, refuse_ungrouped
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.schedule import build_schedule
 from tlcompile.training.state import TrainingState
@@ -94,6 +94,17 @@ class Phases:
         if len(self.models) > 1 or not model.boundary:
             return None
         return self.shared.golden(self.recipe, lambda: golden_rows(model))
+
+    def proof(self, index: int) -> FreezeProof:
+        """Write down what the model is before a phase."""
+        model, name = (
+            self.models[index],
+            self.names()[index] if self.recipe.fine_tune.phases else "",
+        )
+        known = (
+            self.shared.frozen(self.recipe, lambda: frozen_digests(model)) if not index else None
+        )
+        return FreezeProof.take(model, name, known)
 
     def names(self) -> list[str]:
         """Return the phases' names; `main` where there is but one."""

@@ -95,6 +95,10 @@ class Own:
         """Return what the frozen part computes of the golden sample."""
         return compute()
 
+    def frozen(self, recipe: Recipe, compute: Callable[[], T]) -> T:  # noqa: ARG002
+        """Return the digests of what the first phase freezes."""
+        return compute()
+
     def not_kept(self) -> frozenset[str]:
         """Return the keys of sets that shall not be stored."""
         return frozenset()
@@ -164,7 +168,7 @@ class Shared(Own):
 
     def forget(self) -> None:
         """Forget all that holds weights."""
-        self.drop("base", "weights", "model", "surveyed", "rows", "golden")
+        self.drop("base", "weights", "model", "surveyed", "rows", "golden", "frozen")
 
     def drop(self, *what: str) -> None:
         """Forget what was made: all of these kinds."""
@@ -185,6 +189,10 @@ class Shared(Own):
     def golden(self, recipe: Recipe, compute: Callable[[], T]) -> T:
         """Compute it once for each frozen part."""
         return self.once("golden", model_key(recipe), compute)
+
+    def frozen(self, recipe: Recipe, compute: Callable[[], T]) -> T:
+        """Hash once what points share: each proves at its end that it has not moved."""
+        return self.once("frozen", model_key(recipe), compute)
 
     def known_classes(self, recipe: Recipe) -> int | None:
         """Return how many classes a recipe or its data tell."""

@@ -30,7 +30,7 @@ from tlcompile.training.fused import Failed, FusedEpoch, FusedTrainer
 from tlcompile.training.fused_block import Member
 from tlcompile.training.judged import judged_of
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
-from tlcompile.training.proof import FreezeProof
+from tlcompile.training.proof import frozen_digests
 
 Ended = Callable[[int, dict[str, Any] | Exception, float], None]
 
@@ -83,7 +83,7 @@ class _Point:
         self.seconds += time.perf_counter() - began
 
     def _open_phase(self) -> None:
-        self.proof = self.saving.proof or FreezeProof.take(self.model)
+        self.proof = self.saving.proof or self.phases.proof(0)
         self.following.event("phase begins", phase=self.phases.names()[0])
         self.trainer = self.phase.enter_context(self.phases.open(0, self.proof))
         self.saving.began(self, self.proof)  # type: ignore[arg-type]
@@ -146,15 +146,23 @@ class _Point:
         load_into(self.model, self.fused.weights(self.name))
         self.saving.save()
 
-    def finish(self) -> dict[str, Any]:
-        """End its phase and its run; return the record."""
+    def finish(self, hashed: dict[tuple[int, ...], dict[str, str]]) -> dict[str, Any]:
+        """End its phase and its run; return the record.
+
+        Args:
+            hashed: Digests of what is frozen, by where it lies: members share that memory.
+        """
         began = time.perf_counter()
         self.phase.close()
         if self.state.phase == 0:
             assert self.fused is not None
             load_into(self.model, self.fused.weights(self.name))
             self.proof.waiting.clear()  # a batched product has a gradient for every weight
-            self.saving.proofs.append(self.proof.check(self.model))
+            state, frozen = self.model.state_dict(), self.model.frozen.tensors
+            place = tuple(state[name].data_ptr() for name in sorted(frozen & state.keys()))
+            if place not in hashed:
+                hashed[place] = frozen_digests(self.model)
+            self.saving.proofs.append(self.proof.check(self.model, hashed[place]))
             self.following.say(f"freeze proof: {self.saving.proofs[-1]}")
             warn_of_unmoved(self.proof, self.model, self.following.say)
             self.following.event("phase ends", phase=self.phases.names()[0])
@@ -186,6 +194,7 @@ def train_fused(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended)
         StoppedError: A signal asked for it; every point has saved what it did.
     """
     points: dict[str, _Point] = {}
+    hashed: dict[tuple[int, ...], dict[str, str]] = {}
     try:
         for number, job in jobs.items():
             with _failing(number, ended, lambda: points.get(str(number))):  # noqa: B023, called now
@@ -197,7 +206,7 @@ def train_fused(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended)
                 del points[name]
         for point in [one for one in points.values() if not one.failed]:
             with _failing(point.number, ended, lambda: point):  # noqa: B023
-                ended(point.number, point.finish(), point.seconds)
+                ended(point.number, point.finish(hashed), point.seconds)
     except BaseException as error:
         for point in points.values():
             point.close(error)

@@ -31,7 +31,6 @@ from tlcompile.run.tracking.following import Following
 from tlcompile.run.trust import warn_of_start, warn_of_unmoved
 from tlcompile.training.judged import judged_of
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
-from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.state import EpochRow
 
@@ -124,7 +123,7 @@ def _train(
     while state.phase < len(phases.models):
         index = state.phase
         model = phases.models[index]
-        proof = saving.proof or FreezeProof.take(model, _name_of_phase(phases))
+        proof = saving.proof or phases.proof(index)
         following.event("phase begins", phase=phases.names()[index])
         with phases.open(index, proof) as trainer:
             saving.began(trainer, proof)
@@ -175,7 +174,3 @@ def _train_phase(
             if asked:
                 stop.ask(asked)
                 stop.check(f"a checkpoint of epoch {len(state.history) + 1}, step {state.step}")
-
-
-def _name_of_phase(phases: Phases) -> str:
-    return phases.names()[phases.state.phase] if phases.recipe.fine_tune.phases else ""

@@ -9,7 +9,6 @@ member alone gives.
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,7 +22,8 @@ from tlcompile.model.compiled import CompiledModel, Half
 Way = Callable[..., Any]
 
 CACHE_LINE = 64  # bytes; where a tensor begins in one decides kernels as well
-TRIED = 2**11  # random numbers that a way is tried on, at least, of its smallest tensor
+TRIED = 2**12  # numbers that a way has to have right, in so many draws at most
+DRAWS = 64
 
 # One tensor in, one out, each number for itself, by arithmetic alone: the same bits in any shape.
 ARITHMETIC = frozenset({"Identity", "ReLU", "ReLU6", "LeakyReLU", "Hardtanh"})
@@ -68,11 +68,18 @@ def _agree(way: Way, wanted: Way, given: Sequence[Tensor]) -> bool:
     if way is wanted:
         return True
     draw = torch.Generator().manual_seed(0)  # never the one that dropout is drawn from
-    for _ in range(math.ceil(TRIED / min(tensor.numel() for tensor in given))):
+    numbers, draws = 0, 0
+    while numbers < TRIED and draws < DRAWS:
         tried = [_random(tensor, draw) for tensor in given]
-        if not _same(way(*tried), wanted(*tried)):
+        found, alone = way(*tried), wanted(*tried)
+        if not _same(found, alone):
             return False
+        numbers, draws = numbers + _largest(alone), draws + 1
     return True
+
+
+def _largest(found: Any) -> int:
+    return found.numel() if isinstance(found, Tensor) else max(map(_largest, found))
 
 
 def _layout(tensor: Tensor) -> tuple[Any, ...]:

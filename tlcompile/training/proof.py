@@ -34,10 +34,18 @@ class FreezeProof:
     phase: str = ""
 
     @classmethod
-    def take(cls, model: CompiledModel, phase: str = "") -> FreezeProof:
-        """Write down what a model is before a phase."""
+    def take(
+        cls, model: CompiledModel, phase: str = "", frozen: dict[str, str] | None = None
+    ) -> FreezeProof:
+        """Write down what a model is before a phase.
+
+        Args:
+            model: As the phase freezes it.
+            phase: Which one it is.
+            frozen: What `frozen_digests` gave, where another proof has held since.
+        """
         start = {name: _digest(p) for name, p in model.trainable()}
-        return cls(_frozen(model), start, set(start), phase)
+        return cls(dict(frozen or frozen_digests(model)), start, set(start), phase)
 
     def see_gradients(self, model: CompiledModel) -> None:
         """Strike out parameters that have a finite gradient now; free once all had one."""
@@ -69,14 +77,18 @@ class FreezeProof:
         if self.waiting:
             raise NoGradientError(names=tuple(sorted(self.waiting)), total=len(self.start))
 
-    def check(self, model: CompiledModel) -> str:
+    def check(self, model: CompiledModel, now: dict[str, str] | None = None) -> str:
         """Return the proof in one line.
+
+        Args:
+            model: The one it was taken of.
+            now: What `frozen_digests` gives of it, where that is known.
 
         Raises:
             FrozenMovedError: A frozen tensor differs by at least one byte.
             NoGradientError: A trainable parameter never had a finite gradient.
         """
-        now = _frozen(model)
+        now = frozen_digests(model) if now is None else now
         moved = [name for name, digest in self.digests.items() if now.get(name) != digest]
         if moved:
             raise FrozenMovedError(names=tuple(moved), total=len(self.digests))
@@ -121,7 +133,8 @@ def refuse_ungrouped(model: CompiledModel, groups: Iterable[Group]) -> None:
         raise NotOneGroupError(absent=absent, twice=twice, frozen=frozen, total=len(wanted))
 
 
-def _frozen(model: CompiledModel) -> dict[str, str]:
+def frozen_digests(model: CompiledModel) -> dict[str, str]:
+    """Return the SHA-256 of every frozen tensor."""
     return {
         name: _digest(tensor)
         for name, tensor in model.state_dict().items()
