@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
 import hashlib
 import io
 import json
@@ -28,6 +29,7 @@ RECORD = "record.json"
 TENSORS = "tensors.csv"
 CLASSES = "classes.csv"
 CONFUSION = "confusion.csv"
+NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS)
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
@@ -100,12 +102,16 @@ def only_here(folder: Path) -> Iterator[None]:
     Raises:
         RunBusyError: One does.
     """
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(WriteFailedError):  # a disk without locks: the user takes care
-            lock = take_lock(folder / "lock", remove=True)
-            if lock is None:
-                raise RunBusyError(path=folder)
-            stack.enter_context(lock)
+    try:
+        lock = take_lock(folder / "lock", remove=True)
+    except WriteFailedError as error:
+        if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in NO_LOCKS:
+            raise
+        yield  # a disk without locks: the user takes care
+        return
+    if lock is None:
+        raise RunBusyError(path=folder)
+    with lock:
         yield
 
 

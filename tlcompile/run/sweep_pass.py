@@ -80,38 +80,38 @@ def run_pass(one: Pass, recipes: Mapping[int, Recipe], shared: Shared, say: Say)
     """
     left = one.tapped()
     while left:
-        served = _served_together(left, recipes, shared)
-        if served:
-            _store(served, recipes, shared, say)
+        builder, served = _together(left, recipes, shared, say)
+        first = recipes[left[0].point]
+        splits = shared.splits(first, shared.base(first, None)[0], _silent)
+        try:
+            builder.store(splits.named())
+        except STORE_ERRORS as error:  # what was stored stays
+            say(f"features    {error.headline()}; each point computes its own")
         left = [need for need in left[1:] if need not in served]
 
 
-def _served_together(
-    needs: Sequence[Need], recipes: Mapping[int, Recipe], shared: Shared
-) -> list[Need]:
-    """Return the needs that one model serves, which has the edits of the first one's recipe.
+def _together(
+    needs: Sequence[Need], recipes: Mapping[int, Recipe], shared: Shared, say: Say
+) -> tuple[SourceBuilder, list[Need]]:
+    """Return what computes the rows of as many needs as one model serves, and these needs.
 
-    Edits behind a boundary do not change its rows, and so not its key. An edit in front of it does.
+    The model has the edits of the first one's recipe. Edits behind a boundary do not change its rows,
+    and so not its key; an edit in front of it does.
     """
     try:
-        found = _builder(needs, recipes, shared, _silent).abouts()
+        builder = _builder(needs, recipes, shared, say)
+        keys = {about.key for about in builder.abouts()}
+        served = [need for need in needs if keys.issuperset(need.keys)]
     except TLCompileError:  # the first recipe's edits take away what another one freezes
-        return [need for need in needs if _edits(need, recipes) == _edits(needs[0], recipes)]
-    keys = {about.key for about in found}
-    return [need for need in needs if keys.issuperset(need.keys)]
+        served = [need for need in needs if _edits(need, recipes) == _edits(needs[0], recipes)]
+    if len(served) < len(needs):
+        served = served or list(needs[:1])
+        builder = _builder(served, recipes, shared, say)
+    return builder, served
 
 
 def _edits(need: Need, recipes: Mapping[int, Recipe]) -> object:
     return recipes[need.point].model_dump(include={"remove", "resize", "add", "outputs", "head"})
-
-
-def _store(needs: Sequence[Need], recipes: Mapping[int, Recipe], shared: Shared, say: Say) -> None:
-    first = recipes[needs[0].point]
-    splits = shared.splits(first, shared.base(first, None)[0], _silent)
-    try:
-        _builder(needs, recipes, shared, say).store(splits.named())
-    except STORE_ERRORS as error:  # what was stored stays
-        say(f"features    {error.headline()}; each point computes its own")
 
 
 def _builder(
