@@ -13,6 +13,8 @@ import pytest
 # Before torch is imported: spinning threads made tests 60 times slower on a shared machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("KMP_BLOCKTIME", "0")
+if "PYTEST_XDIST_WORKER" in os.environ:  # a worker a core
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -93,41 +93,58 @@ def finished(root: Path, name: str) -> dict[str, int]:
     return found
 
 
+def killed_at(child: int, root: Path, name: str, draw: random.Random) -> bool:
+    """Kill a child early, or once some points have changed their state; False: it has ended."""
+    early = draw.random() < 0.4
+    before, more = len(log(root, name)), draw.randint(1, 3)
+    until = time.monotonic() + (draw.uniform(0, 1) if early else 120)
+    while time.monotonic() < until and len(log(root, name)) < before + more:
+        code = wait(child, 0)
+        if code is not None:
+            assert code == 0, (root / f"{name}.out").read_text()
+            return False
+        time.sleep(0.002)
+    code = wait(child, draw.uniform(0, 0.1))
+    if code is None:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return code is None
+
+
 def main(root: Path, kills: int, size: str) -> dict[str, Any]:
-    """Kill the sweep again and again; return what is wrong."""
+    """Kill sweeps again and again, and let each come to its end; return what is wrong."""
     torch.set_num_threads(1)
     do_not_wait()
     (root / "small.yaml").write_text(RECIPE)
-    began = time.monotonic()
     assert wait(start(root, "whole", size), 600) == 0, (root / "whole.out").read_text()
-    seconds = time.monotonic() - began
-    draw, killed, rewritten = random.Random(kills), 0, 0
+    draw, killed, sweeps = random.Random(kills), 0, 0
+    wrong: list[str] = []
     while killed < kills:
-        before = finished(root, "killed")
-        child = start(root, "killed", size)
-        code = wait(child, draw.uniform(0, seconds * 0.7))
-        if code is None:
-            os.kill(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            killed += 1
-        else:
-            assert code == 0, (root / "killed.out").read_text()
-            break
-        after = finished(root, "killed")
-        rewritten += sum(after.get(point) != stamp for point, stamp in before.items())
-    assert wait(start(root, "killed", size), 600) == 0, (root / "killed.out").read_text()
-    whole, again = table(root, "whole"), table(root, "killed")
-    runs = [without_times(ending(path)) for path in folders(root, "whole")]
-    others = [without_times(ending(path)) for path in folders(root, "killed")]
-    ended = Counter(line["point"] for line in log(root, "killed") if line["state"] == "finished")
-    return {
-        "kills": killed,
-        "points": len(whole),
-        "rewritten": rewritten,
-        "twice": sorted(point for point, count in ended.items() if count > 1),
-        "tables": [one["point"] for one, other in zip(whole, again, strict=True) if one != other],
-        "folders": sum(one != other for one, other in zip(runs, others, strict=True)),
-    }
+        name, ends = f"killed{sweeps}", False
+        while killed < kills and not ends:
+            before = finished(root, name)
+            ends = not killed_at(start(root, name, size), root, name, draw)
+            killed += not ends
+            after = finished(root, name)
+            wrong += [
+                f"{point} was trained again" for point, at in before.items() if after[point] != at
+            ]
+        assert wait(start(root, name, size), 600) == 0, (root / f"{name}.out").read_text()
+        wrong += differences_of(root, name)
+        sweeps += 1
+    return {"kills": killed, "sweeps": sweeps, "points": len(table(root, "whole")), "wrong": wrong}
+
+
+def differences_of(root: Path, name: str) -> list[str]:
+    """Name what differs from the sweep that nobody touched."""
+    ended = Counter(line["point"] for line in log(root, name) if line["state"] == "finished")
+    found = [f"{point} finished twice" for point, count in ended.items() if count > 1]
+    for one, other in zip(table(root, "whole"), table(root, name), strict=True):
+        found += [f"row of {one['point']}"] if one != other else []
+    for path, again in zip(folders(root, "whole"), folders(root, name), strict=True):
+        same = without_times(ending(path)) == without_times(ending(again))
+        found += [] if same else [f"files of {path.name}"]
+    return found
 
 
 def folders(root: Path, name: str) -> list[Path]:
