@@ -190,7 +190,10 @@ def test_t09_an_activation_on_an_output_is_refused(layer: str) -> None:
     assert "drop `activation` from 'fc'" in refused(text, Residual())
 
 
-@pytest.mark.parametrize(("task", "logits"), [("classification", 5), ("binary", 1)])
+@pytest.mark.parametrize(
+    ("task", "logits"),
+    [("classification", 5), ("binary", 1), ("multilabel", 5), ("regression", 5)],
+)
 @pytest.mark.parametrize(
     "edit", ["", "remove: {fc: replace}\nadd: {fc: {layer: linear, out: classes}}\n"]
 )
@@ -198,11 +201,6 @@ def test_t10_as_many_logits_as_the_task_needs(task: str, logits: int, edit: str)
     model = own(f"task: {task}\n{edit}", Chain(), None if task == "binary" else 5)
     assert model(X).shape == (2, logits)
     assert num_logits(recipe_of(f"{SMALL}task: {task}\n"), 5) == logits
-
-
-@pytest.mark.parametrize("task", ["multilabel", "regression"])
-def test_t10_other_tasks_are_refused_at_their_line(task: str) -> None:
-    assert refused(f"task: {task}\n", Chain()).startswith("tiny.yaml:2:")
 
 
 def test_t11_a_layer_with_an_activation_is_a_region() -> None:

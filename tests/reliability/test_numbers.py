@@ -41,6 +41,12 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.fixture(autouse=True)
+def saved_at_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs of milliseconds are not worth a checkpoint each, but for what is tested here."""
+    monkeypatch.setattr(Saving, "is_worth", lambda _self: True)
+
+
 def recipe_of(pictures: Path, *, freeze: Any = "bn1", **sections: Any) -> Recipe:
     """A recipe whose trainable part has dropout and a BatchNorm, unless it says otherwise."""
     tune = {**TUNE, **sections.pop("fine_tune", {})}

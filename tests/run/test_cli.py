@@ -160,7 +160,9 @@ def left_behind(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir()}
 
 
-def test_an_unfinished_run_without_a_checkpoint_starts_over(recipe: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unfinished_run_without_a_checkpoint_starts_over(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     tl(capsys, "train", recipe)
     (folder,) = Path("runs").iterdir()
     first = (folder / "bundle" / "model.safetensors").read_bytes()

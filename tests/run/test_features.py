@@ -36,7 +36,7 @@ from tlcompile.features.sources import InMemory, InStore, KeptSource, LiveSource
 from tlcompile.features.tiers import Tier
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run import features as module
-from tlcompile.run import opening
+from tlcompile.run import shared
 from tlcompile.run import train as train_module
 from tlcompile.run.cli import main
 from tlcompile.run.evaluate import judge
@@ -285,14 +285,14 @@ def test_images_that_are_not_cropped_are_not_stored(
     tmp_path: Path, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows of a set have one shape."""
-    original = opening.open_base
+    original = shared.open_base
 
     def uncropped(*given: Any) -> Any:
         opened = original(*given)
         whole = dataclasses.replace(opened.preprocessing, resize=None, crop=None)
         return dataclasses.replace(opened, preprocessing=whole)
 
-    monkeypatch.setattr(opening, "open_base", uncropped)
+    monkeypatch.setattr(shared, "open_base", uncropped)
     _, (line,) = train(data, tmp_path / "run", tmp_path / "cache")
     assert "computed in every epoch: images are not cropped to one size" in line
     train(data, tmp_path / "off", tmp_path / "cache", **OFF)
@@ -375,7 +375,7 @@ def test_chunks_have_one_size(tmp_path: Path, data: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(CompiledModel, "prefix", prefix)
     for sections in ({}, OFF):
         train(data, tmp_path / "run", tmp_path / "cache", **sections)
-    assert sizes == {CHUNK, 2}, "two for the proof that images are not mixed"
+    assert sizes == {CHUNK, 2, 1}, "two for the proof that images are not mixed, one golden sample"
 
 
 def test_a_name_that_is_no_text_does_not_lose_a_run(tmp_path: Path, data: Path) -> None:

@@ -55,9 +55,7 @@ def optimizer_of(
         rate = default_rate(model) if lr is None else lr
         return build_optimizer(optimizer, named, lr=rate)
     if not isinstance(optimizer, torch.optim.Optimizer) or isinstance(optimizer, torch.optim.LBFGS):
-        wanted = (
-            f"an optimizer of torch.optim that steps without a closure, or {', '.join(NAMED)}"
-        )
+        wanted = f"an optimizer of torch.optim that steps without a closure, or {', '.join(NAMED)}"
         raise _wrong("optimizer", type(optimizer).__name__, wanted, "optimizer='adamw', lr=1e-3")
     if lr is not None:
         advice = "drop lr, or name the optimizer: optimizer='sgd', lr=0.1"

@@ -17,7 +17,15 @@ from tlcompile.data.samples import Samples
 from tlcompile.recipe.layers.plugins import allowed_plugins
 from tlcompile.zoo.base import BaseModel
 
-PACKAGES = ("tlcompile", "torchvision", "safetensors", "torchmetrics", "pillow", "hydra-core", "pydantic")
+PACKAGES = (
+    "tlcompile",
+    "torchvision",
+    "safetensors",
+    "torchmetrics",
+    "pillow",
+    "hydra-core",
+    "pydantic",
+)
 
 
 def environment(device: torch.device) -> dict[str, Any]:

@@ -124,6 +124,7 @@ def _tensors(output: Any) -> Iterator[Tensor]:
     return (t for t in pytree.tree_leaves(output) if isinstance(t, Tensor))
 
 
+@torch.no_grad()
 def _bad_losses(objective: TakesLoss, outputs: Any, targets: Any, count: int) -> Iterator[int]:
     """Yield the samples whose loss, taken alone, is not finite."""
     for place in range(count):
