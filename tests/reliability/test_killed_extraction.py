@@ -53,6 +53,7 @@ def runs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     return Runs(root, kills, count, json.loads(done.stdout.splitlines()[-1]))
 
 
+@pytest.mark.slow
 def test_killed_again_and_again(runs: Runs) -> None:
     assert runs.kills / 2 <= runs.found["kills"] <= runs.kills, "it ended too soon"
     assert runs.found["wrong"]["killed"] == 0

@@ -251,6 +251,7 @@ def test_a_missing_engine_is_named_with_its_place_and_its_package(
 # A process a point
 
 
+@pytest.mark.slow
 def test_a_point_that_is_killed_leaves_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -175,9 +175,8 @@ def test_the_newest_generation_is_found(here: Path) -> None:
 
 
 def test_a_folder_in_which_another_process_trains_is_left_alone(tmp_path: Path) -> None:
-    with only_here(tmp_path):
-        with pytest.raises(RunBusyError) as caught, only_here(tmp_path):
-            pytest.fail("two at once")
+    with only_here(tmp_path), pytest.raises(RunBusyError) as caught, only_here(tmp_path):
+        pytest.fail("two at once")
     assert caught.value.path == tmp_path
     assert not (tmp_path / "lock").exists(), "the lock goes with who holds it"
     with only_here(tmp_path):
