@@ -155,6 +155,12 @@ reliability/test_full_disk.py::test_a_budget_that_is_too_small
     run.cache_budget
 run/test_tracking.py::test_tensorboard_has_the_numbers_in_the_runs_folder
     run.track
+run/test_engines.py::test_an_engine_computes_what_this_process_does
+    sweep.engine
+run/test_engines.py::test_isolated_points_share_no_process
+    sweep.isolate
+run/test_sweep.py::test_fused_points_are_those_that_train_one_by_one
+    sweep.fuse
 
 run/test_groups.py::test_an_added_layer_has_its_own_rate
     add.lr

@@ -22,6 +22,7 @@ from tlcompile.run.folder import find_generation, recipe_digest
 from tlcompile.run.isolated import plan_point, result_of, run_apart
 from tlcompile.run.launch import Job, num_devices
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
+from tlcompile.run.report import write_sweep_report
 from tlcompile.run.say import say
 from tlcompile.run.shared import Shared
 from tlcompile.run.single import train_on
@@ -91,6 +92,10 @@ def run_points(
     show_points(manifest.rows)
     say("")
     say(f"results     {path}")
+    try:
+        say(f"page        {write_sweep_report(folder)}")
+    except TLCompileError as error:  # the table is whole without it
+        say(f"page        not written: {error.headline()}")
     return manifest.rows
 
 
