@@ -23,7 +23,7 @@ from tlcompile.training.state import TrainingState
 
 MODEL, TRAINER = "model/", "trainer/"  # before the names of tensors in a checkpoint
 BEST, PHASE_BEST = "best/", "phase_best/"
-SHARE = 20  # times as long as saving, between two saves at ends of epochs
+SHARE = 100  # times as long as saving, between two saves at ends of epochs
 
 
 class Saving:
@@ -140,7 +140,7 @@ class Saving:
         return time.monotonic() - self._saved_at >= self.phases.recipe.run.checkpoint_seconds
 
     def is_worth(self) -> bool:
-        """Tell whether to save at the end of an epoch: saving may take a twentieth of the time.
+        """Tell whether to save at the end of an epoch: saving may take a hundredth of the time.
 
         Epochs of a head take milliseconds, and bringing a checkpoint to the disk ten times as long.
         """
