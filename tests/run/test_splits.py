@@ -13,10 +13,12 @@ from tiny import make_pictures, make_recipe
 
 from tlcompile.data.loading import load_pixels
 from tlcompile.errors.base import Problems, TLCompileError
-from tlcompile.errors.data import UnreadableImagesError
+from tlcompile.errors.data import DataError, UnreadableImagesError
 from tlcompile.errors.training import WrongClassCountError
+from tlcompile.run import shared
 from tlcompile.run.parts import parts_of
 from tlcompile.run.splits import Splits, check_readable, known_classes, known_names, open_splits
+from tlcompile.run.train import train_recipe
 from tlcompile.zoo.preprocessing import Preprocessing
 
 
@@ -203,3 +205,16 @@ def test_masks_follow_the_views_that_the_recipe_draws(tmp_path: Path) -> None:
     )
     assert torch.equal(masks, images[:, 0].long())
     assert torch.equal(masks[1], masks[0].flip(-1))
+
+
+@pytest.mark.parametrize("data", [{"folder": "nowhere"}, {"csv": "nowhere.csv"}])
+def test_missing_data_are_told_before_weights_are_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: dict[str, str]
+) -> None:
+    def fetched(*_given: Any) -> None:
+        pytest.fail("weights came first")
+
+    monkeypatch.setattr(shared, "open_base", fetched)
+    with pytest.raises(DataError) as caught:
+        train_recipe(make_recipe(data=data), tmp_path / "run")
+    assert caught.value.key == ("data", *data)

@@ -42,8 +42,7 @@ def scan_folder(path: str | Path, channels: int = 3) -> dict[str, Samples]:
         UnknownClassError: A split has classes that the training split lacks.
     """
     root = Path(path)
-    if not root.is_dir():
-        raise MissingFolderError(path=str(root), near=_near(root))
+    refuse_missing(root)
     if not _is_split(root):
         return {"all": _first_split(root, channels)}
     _refuse_other_name(root, "val")
@@ -52,6 +51,16 @@ def scan_folder(path: str | Path, channels: int = 3) -> dict[str, Samples]:
         if (root / name).is_dir():
             splits[name] = _later_split(root / name, splits["train"].classes, channels)
     return splits
+
+
+def refuse_missing(root: Path) -> None:
+    """Refuse a folder that is not there.
+
+    Raises:
+        MissingFolderError: With what is there instead.
+    """
+    if not root.is_dir():
+        raise MissingFolderError(path=str(root), near=_near(root))
 
 
 def _is_split(root: Path) -> bool:

@@ -10,15 +10,16 @@ from pathlib import Path
 from tlcompile.data.answers import Answer
 from tlcompile.data.datasets import default_root, open_dataset
 from tlcompile.data.digits import load_digits
-from tlcompile.data.folder import scan_folder
+from tlcompile.data.folder import refuse_missing, scan_folder
 from tlcompile.data.hub import open_hub
 from tlcompile.data.images import check_images
 from tlcompile.data.masks import named_classes, scan_masks, with_mask_classes
 from tlcompile.data.samples import Samples, choose, unreadable
 from tlcompile.data.split import stratified_split
+from tlcompile.data.table import read_table
 from tlcompile.data.table_samples import scan_table
 from tlcompile.errors.base import TLCompileError, listed
-from tlcompile.errors.data import DataError, UnreadableImagesError
+from tlcompile.errors.data import DataError, MissingFolderError, UnreadableImagesError
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.data import Split
@@ -256,15 +257,27 @@ def _table(recipe: Recipe, channels: int, say: Say) -> dict[str, Samples]:
 
 
 def refuse_no_data(recipe: Recipe) -> None:
-    """Refuse a recipe that does not say where its images are.
+    """Refuse a recipe that does not say where its images are, or names what is not there.
 
     Raises:
         MissingKeyError: It names neither a folder nor a data set.
+        DataError: Its folder or its table is missing.
     """
     if _source(recipe) is None:
         meaning = "where the images are: class folders, or train/ and val/ with class folders"
         error = MissingKeyError(name="folder", section="data", meaning=meaning, key=("data",))
         raise error.at(recipe.where(error.key))
+    data = recipe.data
+    try:
+        if data.csv is not None and not Path(data.csv).is_file():
+            read_table(data.csv)  # says why
+        if data.folder is not None:
+            refuse_missing(Path(data.folder))
+    except MissingFolderError as error:
+        error.key = ("data", "folder")
+        raise error.at(recipe.where(error.key)) from None
+    except TLCompileError as error:
+        raise _placed(recipe, error) from error.__cause__
 
 
 def _split(recipe: Recipe, found: dict[str, Samples], order: tuple[str, ...]) -> Splits:
