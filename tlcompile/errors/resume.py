@@ -123,3 +123,34 @@ class RunBusyError(RunError):
 
     def fix(self) -> str:
         return f"wait for it, or stop it: see fuser {quoted_path(self.path / 'lock')}"
+
+
+@dataclass(eq=False, kw_only=True)
+class OtherStateError(RunError):
+    """What training has saved of its tensors does not fit those that train now.
+
+    Attributes:
+        what: Was saved: the state of the optimizer, the average of weights.
+        missing: Tensors without any.
+        left_over: Tensors that do not train now.
+    """
+
+    slug: ClassVar[str] = "other-state"
+
+    what: str
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"the saved {self.what} is not that of what trains now"
+
+    def facts(self) -> dict[str, str]:
+        facts = {"wanted": "that of every tensor that trains, and of no other"}
+        if self.missing:
+            facts["missing"] = f"of {len(self.missing)} tensors: {listed(self.missing)}"
+        if self.left_over:
+            facts["left over"] = f"of {len(self.left_over)} tensors: {listed(self.left_over)}"
+        return facts
+
+    def fix(self) -> str:
+        return "resume with the recipe that saved it, or start anew: tlcompile train RECIPE --again"

@@ -10,7 +10,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from tlcompile.errors.training import AverageStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.model.compiled import CompiledModel
 
 COUNT = "count"
@@ -56,14 +56,16 @@ class Average(ABC):
         """Go on from what `tensors` returned.
 
         Raises:
-            AverageStateError: They are of another model.
+            OtherStateError: They are of another model.
         """
         found = {name.removeprefix(VALUE): t for name, t in tensors.items() if name != COUNT}
         missing = set(self.names) - found.keys() if found or self.values else set()
         left_over = found.keys() - set(self.names)
         if COUNT not in tensors or missing or left_over:
-            raise AverageStateError(
-                missing=tuple(sorted(missing)), left_over=tuple(sorted(left_over))
+            raise OtherStateError(
+                what="average of weights",
+                missing=tuple(sorted(missing)),
+                left_over=tuple(sorted(left_over)),
             )
         self.count = int(tensors[COUNT])
         # Copies: what is given may be mapped from a file.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlcompile.errors.rates import OptimizerStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.training.groups import Group
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
@@ -125,7 +125,7 @@ class Optimizers:
         """Take over what `tensors` gave.
 
         Raises:
-            OptimizerStateError: State is missing, left over or of another shape.
+            OtherStateError: State is missing, left over or of another shape.
         """
         saved: dict[str, dict[str, Tensor]] = {name: {} for name in self._parameters}
         for path, value in tensors.items():
@@ -156,7 +156,9 @@ class Optimizers:
         missing = [n for n in wanted if found[n] != {_EMPTY: (0,)} and found[n] != wanted[n]]
         left_over = [name for name in found if name not in wanted]
         if missing or left_over:
-            raise OptimizerStateError(missing=tuple(missing), left_over=tuple(left_over))
+            raise OtherStateError(
+                what="state of the optimizer", missing=tuple(missing), left_over=tuple(left_over)
+            )
 
 
 def _shapes_of_state(group: Group, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
