@@ -20,7 +20,9 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.training import fused_block
 from tlcompile.training.fused import Failed, FusedEpoch, FusedTrainer
 from tlcompile.training.fused_block import Member
-from tlcompile.training.fused_linear import MemberLinear, Ways, misfit
+from tlcompile.training.fused_linear import MemberLinear
+from tlcompile.training.fused_suffix import misfit
+from tlcompile.training.fused_ways import Ways
 from tlcompile.training.goal import Goal
 from tlcompile.training.groups import Group
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Settings, Stepped

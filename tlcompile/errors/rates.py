@@ -8,7 +8,6 @@ from typing import ClassVar
 from tlcompile.errors.run import RunError
 
 
-
 @dataclass(eq=False, kw_only=True)
 class FrozenRateError(RunError):
     """A rate is given to layers that never train."""

@@ -10,6 +10,14 @@ from tlcompile.errors.base import TLCompileError, listed
 from tlcompile.errors.run import IO_ERROR, RunError, quoted_path, shown_path
 
 
+def again_after(how: str) -> str:
+    """Word what helps after a process of a run has ended: killed by SIGKILL, or otherwise."""
+    again = "run the same command again: it goes on from the last checkpoint"
+    if "SIGKILL" in how:
+        return f"{again}. Where memory ran out: halve fine_tune.batch_size"
+    return again
+
+
 @dataclass(eq=False, kw_only=True)
 class StoppedError(TLCompileError):
     """Nothing is wrong: a signal asked the run to stop. Each signal has an exit code of its own."""
@@ -85,7 +93,7 @@ class CheckpointsLostError(RunError):
 class OtherRunError(RunError):
     """What decides a run's result is another than when it was begun.
 
-    `differences` are worded; `exact`: the rest is equal, so an inexact resume makes sense.
+    `differences` are worded; `inexact_helps`: they change last bits alone.
     """
 
     slug: ClassVar[str] = "other-run"

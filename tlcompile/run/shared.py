@@ -17,6 +17,7 @@ from tlcompile.data.digests import Keys, digests_of
 from tlcompile.errors.data import DataError
 from tlcompile.features.fingerprint import describe
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.model.saved import FrozenFile
 from tlcompile.model.template import Template
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.record import base_record
@@ -99,6 +100,10 @@ class Own:
         """Return the digests of what the first phase freezes."""
         return compute()
 
+    def frozen_file(self, recipe: Recipe, make: Callable[[], FrozenFile]) -> FrozenFile:  # noqa: ARG002
+        """Return the file of what no phase trains."""
+        return make()
+
     def not_kept(self) -> frozenset[str]:
         """Return the keys of sets that shall not be stored."""
         return frozenset()
@@ -168,7 +173,7 @@ class Shared(Own):
 
     def forget(self) -> None:
         """Forget all that holds weights."""
-        self.drop("base", "weights", "model", "surveyed", "rows", "golden", "frozen")
+        self.drop("base", "weights", "model", "surveyed", "rows", "golden", "frozen", "frozen file")
 
     def drop(self, *what: str) -> None:
         """Forget what was made: all of these kinds."""
@@ -193,6 +198,10 @@ class Shared(Own):
     def frozen(self, recipe: Recipe, compute: Callable[[], T]) -> T:
         """Hash once what points share: each proves at its end that it has not moved."""
         return self.once("frozen", model_key(recipe), compute)
+
+    def frozen_file(self, recipe: Recipe, make: Callable[[], FrozenFile]) -> FrozenFile:
+        """Write once what no phase trains; bundles of other points have links to it."""
+        return self.once("frozen file", model_key(recipe), make)
 
     def known_classes(self, recipe: Recipe) -> int | None:
         """Return how many classes a recipe or its data tell."""

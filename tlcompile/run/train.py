@@ -23,6 +23,7 @@ from tlcompile.run.opening import conditions_of, open_run
 from tlcompile.run.phases import Phases
 from tlcompile.run.plan import make_plan
 from tlcompile.run.plan_text import plan_text
+from tlcompile.run.refuse_sharding import refuse_idle_sharding
 from tlcompile.run.saving import Saving
 from tlcompile.run.shared import Own
 from tlcompile.run.signals import Stop, stopping
@@ -86,6 +87,7 @@ def train_recipe(
         StoppedError: A signal asked for it; what is done so far is saved.
     """
     started = time.perf_counter()
+    refuse_idle_sharding(recipe, ranks)
     following = Following(folder, recipe, say, writes=ranks.is_first)
     phases = open_run(
         recipe, folder, base=base, swept=swept, ranks=ranks, shared=shared, say=following.say

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from tlcompile.errors.resume import OtherStateError
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.sharding import is_cut, like, local
 
 COUNT = "count"
 VALUE = "value/"  # before the name of a tensor
@@ -38,6 +39,8 @@ class Average(ABC):
         self.values: dict[str, Tensor] = {}
         self.count = 0
         self.device = next((p.device for _, p in model.trainable()), torch.device("cpu"))
+        live = zip(self.names, self._live(model), strict=True)
+        self._cut = {name: tensor for name, tensor in live if is_cut(tensor)}
 
     @abstractmethod
     def update(self, model: CompiledModel) -> None:
@@ -69,7 +72,10 @@ class Average(ABC):
             )
         self.count = int(tensors[COUNT])
         # Copies: what is given may be mapped from a file.
-        self.values = {n: tensor.to(self.device, copy=True) for n, tensor in found.items()}
+        self.values = {
+            n: like(self._cut[n], t) if n in self._cut else t.to(self.device, copy=True)
+            for n, t in found.items()
+        }
 
     @contextmanager
     def swapped(self, model: CompiledModel) -> Iterator[None]:
@@ -101,8 +107,8 @@ class Average(ABC):
         for name, tensor in zip(self.names, live, strict=True):
             average = self.values[name]
             if average.is_floating_point():
-                averages.append(average)
-                currents.append(tensor)
+                averages.append(local(average))
+                currents.append(local(tensor))
             else:
                 average.copy_(tensor)
         torch._foreach_lerp_(averages, currents, share)

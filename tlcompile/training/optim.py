@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tlcompile.errors.resume import OtherStateError
 from tlcompile.training.groups import Group
+from tlcompile.training.sharding import like
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -135,7 +136,10 @@ class Optimizers:
         for groups, optimizer in zip(self._groups.values(), self.each, strict=True):
             names = [name for group in groups for name in group.parameters]
             states = {
-                index: {key: value.clone() for key, value in saved[name].items()}
+                index: {
+                    key: like(self._parameters[name], value.clone())
+                    for key, value in saved[name].items()
+                }
                 for index, name in enumerate(names)
                 if _EMPTY not in saved[name]
             }
