@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ from torch import Tensor, nn
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.run.refuse_sharding import WHOLE_MATRICES
 from tlcompile.training import sharding
 from tlcompile.training.averages import Average, Ema, Swa
+from tlcompile.training.compute import Compute
 from tlcompile.training.constraints import Constraint, NormBetween, units_of
 from tlcompile.training.gradients import ClipNorm
-from tlcompile.training.loop import EpochDone, PhaseTrainer
+from tlcompile.training.groups import Group
+from tlcompile.training.loop import EpochDone, PhaseTrainer, scored
+from tlcompile.training.optim import OPTIMIZERS, Optimizers
 from tlcompile.training.penalties import Penalty
+from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import Ranks, join_ranks
-from tlcompile.training.sharding import gather_into, local, sharded
+from tlcompile.training.sharding import gather_into, local, sharded, whole
 
 CPU = torch.device("cpu")
 sharding.ALONE_FROM = 100  # so that small layers are gathered one by one, too
@@ -79,6 +85,7 @@ def trainer_of(case: str, ranks: Ranks, model: CompiledModel, like: CompiledMode
         source(like, VAL, 2),
         batch_size=GLOBAL_BATCH // ranks.world,
         ranks=ranks,
+        proof=FreezeProof.take(like),
         average=kinds.get(changes.pop("average", "")),
         before_step=(Penalty(dict.fromkeys(held, 1e-3), {}), ClipNorm(0.2)),
         after_step=(Constraint((NormBetween(0.0, 1.0),), units),),
@@ -152,25 +159,73 @@ def resumed(case: str, ranks: Ranks, *, first: bool, then: bool) -> dict[str, Te
     return run.weights()
 
 
-def main(folder: Path) -> None:
+def steps(name: str, ranks: Ranks) -> float:
+    """Return how far three steps of an optimizer of each kind, cut and not, are apart."""
+    models = [run.copy for run in (Run("tied", ranks, cut=cut) for cut in (True, False))]
+    rows = next(source(model_of("tied"), 8, 1).batches([range(8)], 0))[0]
+    for model in models:
+        names = tuple(n for n, _ in model.trainable())
+        optimizers = Optimizers([Group("all", names, name, 0.01, {})], dict(model.trainable()))
+        for _ in range(3):
+            optimizers.zero_grad()
+            model.suffix(*rows).square().mean().backward()
+            optimizers.step()
+    cut, plain = (dict(model.trainable()) for model in models)
+    return max(float((whole(cut[n]) - p.detach()).abs().max()) for n, p in plain.items())
+
+
+def skipped(ranks: Ranks) -> bool:
+    """Tell whether fp16 skips a step whose gradients overflow in the first rank's part alone."""
+    compute = Compute("fp16", CPU)
+    run = Run("sgd", ranks, cut=True)
+    compute.scaled(torch.tensor(1.0))
+    for _, parameter in run.copy.trainable():
+        parameter.grad = torch.zeros_like(parameter)
+        local(parameter.grad).fill_(math.inf if ranks.is_first else 0.0)
+    return not compute.unscale(run.trainer.optimizers.each)
+
+
+def judged(ranks: Ranks, count: int) -> dict[str, Any]:
+    """Return the score over so many samples."""
+    run = Run("sgd", ranks, cut=ranks.world > 1)
+    val, objective = source(run.model, count, 2), run.trainer.objective
+    sums = scored(run.copy, val, objective=objective, batch_size=2, ranks=ranks)
+    return sums.score().as_data()
+
+
+def precise(precision: str, ranks: Ranks, *, cut: bool) -> dict[str, Tensor]:
+    CASES[precision] = (convolutions, "0", {**SGD, "epochs": 3, "compute": Compute(precision, CPU)})
+    return trained(precision, ranks, cut=cut)[0]
+
+
+def main(folder: Path, words: str = "") -> None:
     torch.set_num_threads(1)
     ranks = join_ranks()
     told: dict[str, Any] = {}
     tensors: dict[str, Tensor] = {}
 
     def keep(what: str, states: dict[str, Tensor]) -> None:
-        tensors.update({f"{what}:{n}": t for n, t in states.items()})
+        tensors.update({f"{what}/{n}": t for n, t in states.items()})
 
-    for case in CASES:
-        for cut in (True, False):
-            states, told[f"{case} {cut}"] = trained(case, ranks, cut=cut)
-            keep(f"{case} {cut}", states)
-    for case, first, then in (("sgd", True, True), ("sgd", True, False), ("adamw", False, True)):
-        keep(f"{case} {first} {then}", resumed(case, ranks, first=first, then=then))
+    for case in CASES if words else ("sgd", "adamw"):
+        states, told[case] = trained(case, ranks, cut=True)
+        keep(case, states)
+    keep("resumed", resumed("sgd", ranks, first=True, then=True))
+    if words:
+        for case in CASES:
+            keep(f"{case} whole", trained(case, ranks, cut=False)[0])
+        keep("no longer cut", resumed("sgd", ranks, first=True, then=False))
+        keep("cut from now on", resumed("adamw", ranks, first=False, then=True))
+        told["steps"] = {n: steps(n, ranks) for n in OPTIMIZERS if n not in WHOLE_MATRICES}
+        told["skipped"] = skipped(ranks)
+        told["judged"] = {str(count): judged(ranks, count) for count in (1, 5, 8)}
+        for precision in ("bf16", "fp16"):
+            keep(precision, precise(precision, ranks, cut=True))
+            keep(f"{precision} whole", precise(precision, ranks, cut=False))
     save_file({n: t.contiguous() for n, t in tensors.items()}, folder / f"{ranks.rank}.safetensors")
     (folder / f"{ranks.rank}.json").write_text(json.dumps(told))
     ranks.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *sys.argv[2:])

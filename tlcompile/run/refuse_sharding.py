@@ -34,8 +34,6 @@ def sharding_problems(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompil
     if recipe.run.micro_batch is not None:
         halve = "halve fine_tune.batch_size and double fine_tune.accumulate"
         yield _beside("run.micro_batch", f"drop run.micro_batch; {halve}")
-    if recipe.run.precision == "fp16":
-        yield _beside("run.precision: fp16", "write run.precision: bf16")
     yield from _unfit_tensors(recipe, model)
 
 

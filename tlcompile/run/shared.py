@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from tlcompile.compiler import compile_opened, compile_template, prove_recipe, weights_of
+from tlcompile.compiler import compile_opened, compile_template, weights_of
 from tlcompile.data.digests import Keys, digests_of
 from tlcompile.errors.data import DataError
 from tlcompile.features.fingerprint import describe
@@ -155,8 +155,7 @@ class Shared(Own):
     ) -> tuple[CompiledModel, ...]:
         """Compile once what differs in numbers alone; fill it with the base's weights each time."""
         assert module is None, "a sweep begins from the zoo or from a run"
-        key = (model_key(recipe), num_classes)
-        template, later = self.once("model", key, lambda: _templates(recipe, opened, num_classes))
+        template, later = self._templates(recipe, num_classes)
         base = self.once("weights", base_key(recipe), lambda: weights_of(recipe, opened))
         phases = (template.model, *later)
         moving = set[str]().union(
@@ -209,8 +208,12 @@ class Shared(Own):
 
     def proved(self, recipe: Recipe, classes: int) -> CompiledModel:
         """Return a recipe compiled on meta, once for what differs in numbers alone."""
+        return self._templates(recipe, classes)[0].model
+
+    def _templates(self, recipe: Recipe, classes: int) -> tuple[Template, list[CompiledModel]]:
+        """Compile every phase on meta: what is proved is what is filled with weights later."""
         key = (model_key(recipe), classes)
-        return self.once("proof", key, lambda: prove_recipe(recipe, num_classes=classes))
+        return self.once("model", key, lambda: _compiled(recipe, classes))
 
     def decide(self, live: frozenset[str]) -> None:
         """Take the sets that no point may store: they would drive out what the sweep has planned."""
@@ -250,10 +253,9 @@ def _later(recipe: Recipe, module: nn.Module | None, num_classes: int) -> list[C
     ]
 
 
-def _templates(
-    recipe: Recipe, opened: BaseModel, num_classes: int
-) -> tuple[Template, list[CompiledModel]]:
-    return compile_template(recipe, opened, num_classes), _later(recipe, None, num_classes)
+def _compiled(recipe: Recipe, classes: int) -> tuple[Template, list[CompiledModel]]:
+    opened = open_base(recipe, load=False)
+    return compile_template(recipe, opened, classes), _later(recipe, None, classes)
 
 
 def base_key(recipe: Recipe) -> Any:

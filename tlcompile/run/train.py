@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -45,12 +45,14 @@ class RunResult:
         history: One row an epoch.
         best: The best epoch's row.
         record: What was written to record.json.
+        models: One a phase; the first is `model`.
     """
 
     model: CompiledModel
     history: list[EpochRow]
     best: EpochRow
     record: dict[str, Any]
+    models: Sequence[CompiledModel]
 
 
 def train_recipe(
@@ -107,7 +109,7 @@ def train_recipe(
             proofs = _train(phases, saving, following, on_epoch)
             record = finish(phases, saving, proofs, started, following.say)
     best = state.history[state.best or 0]
-    return RunResult(models[0].eval(), state.history, best, record)
+    return RunResult(models[0].eval(), state.history, best, record, models)
 
 
 def _train(

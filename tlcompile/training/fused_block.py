@@ -16,7 +16,13 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.fused_loss import BlockLoss, smoothing_of
 from tlcompile.training.fused_optim import member_optimizer, picked
 from tlcompile.training.fused_scoring import Judging, Sums, judging
-from tlcompile.training.fused_suffix import batched_suffix, draws, outputs_of, weights_of
+from tlcompile.training.fused_suffix import (
+    batched_suffix,
+    bytes_a_sample,
+    draws,
+    outputs_of,
+    weights_of,
+)
 from tlcompile.training.fused_ways import Ways
 from tlcompile.training.groups import Group
 from tlcompile.training.loop import Settings
@@ -26,6 +32,7 @@ from tlcompile.training.state import TrainingState
 
 # Weights of a block on a CPU: each step reads them, their gradients and the optimizer's state again.
 BLOCK_WEIGHTS = 3 * 2**17
+BLOCK_BYTES = 2**26  # of what a block on a CPU computes for a batch, and keeps for its gradients
 
 
 @dataclass(frozen=True)
@@ -246,7 +253,8 @@ def blocks_of(model: CompiledModel, members: Sequence[Member], ways: Ways) -> It
         alike.setdefault(smoothing_of(member.objective.goals[""].loss), []).append(member)
     on_cpu = next(model.parameters()).device.type == "cpu"
     weights = sum(p.numel() for _, p in model.trainable())
-    fit = max(1, BLOCK_WEIGHTS // weights) if on_cpu else len(members)
+    batch = members[0].settings.batch_size * bytes_a_sample(model) if members else 1
+    fit = max(1, min(BLOCK_WEIGHTS // weights, BLOCK_BYTES // batch)) if on_cpu else len(members)
     for same in alike.values():
         size = math.ceil(len(same) / math.ceil(len(same) / fit))  # blocks of one size
         for first in range(0, len(same), size):

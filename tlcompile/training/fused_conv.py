@@ -70,7 +70,8 @@ def _alone(
     found = [F.conv2d(one, kernel, shift, **how) for one, kernel, shift in given]
     for one in found:
         if one.requires_grad:
-            one.register_hook(torch.clone)  # where its gradient begins in a cache line counts, too
+            # Where its gradient begins in a cache line counts, too.
+            one.register_hook(torch.clone)  # type: ignore[no-untyped-call]
     return torch.cat(found)
 
 

@@ -127,6 +127,14 @@ def _misfit_of_tensors(half: Half) -> str:
     return ""
 
 
+def bytes_a_sample(model: CompiledModel) -> int:
+    """Return the bytes of all that one member computes for a sample."""
+    links = _chain(model)
+    assert not isinstance(links, str)
+    names = {link.name for link in links}
+    return sum(row.num_bytes for row in model.summary.vertices if row.name in names)
+
+
 def batched_suffix(model: CompiledModel, members: int, ways: Ways) -> Half:
     """Return what trains as a module of its own, with the weights of several members.
 

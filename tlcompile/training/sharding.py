@@ -105,10 +105,15 @@ def gather_into(model: CompiledModel, cut: CompiledModel) -> None:
 def bring_frozen_part(model: CompiledModel, device: torch.device) -> None:
     """Bring what the frozen part computes with to a device, and all else to the CPU."""
     model.cpu()
+    for tensor in frozen_part(model).values():
+        tensor.data = tensor.data.to(device)
+
+
+def frozen_part(model: CompiledModel) -> dict[str, Tensor]:
+    """Return the tensors that the frozen part computes with, by name."""
     targets = frozenset(model.prefix_program.targets)
-    for name, tensor in (*model.named_parameters(), *model.named_buffers()):
-        if is_below(name, targets):
-            tensor.data = tensor.data.to(device)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    return {name: tensor for name, tensor in tensors if is_below(name, targets)}
 
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
