@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from tiny import make_recipe
 from torch import Tensor
 
+from tlcompile.bundle import load_bundle
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.data import UnreadableImagesError
 from tlcompile.errors.ranks import (
@@ -274,6 +275,58 @@ def test_a_signal_to_the_launcher_saves_once_on_all_ranks(
     again, _ = end(start("small.yaml", "run.devices=2"))
     assert "resumed" in again
     assert same(weights(folder()), straight)
+
+
+SHARDED = ("small.yaml", "run.devices=2", "run.sharding=full")
+
+
+@pytest.mark.slow
+def test_a_sharded_run_is_a_run_as_any_other(small: Path, straight: dict[str, Tensor]) -> None:
+    """Its files are whole: they are used on one device, by those who know nothing of shards."""
+    said, _ = end(start(*SHARDED))
+    assert "are cut over the devices" in " ".join(said.split())
+    assert difference(weights(folder()), straight) <= 1e-6
+    assert not list(folder().glob("checkpoints*/*"))
+    model = load_bundle(folder()).model
+    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sabotage", "told"),
+    [
+        ("kill:1:5", "rank 1 of 2 was killed by SIGKILL"),
+        ("kill:0:7", "rank 0 of 2 was killed by SIGKILL"),
+        ("crash:1:5", "rank 1 of 2 failed unexpectedly"),
+        ("nan:1:5", "not-finite"),
+    ],
+)
+def test_a_sharded_run_that_ends_goes_on_equal_to_the_bit(
+    small: Path, sabotage: str, told: str
+) -> None:
+    words = (*SHARDED, "fine_tune.optimizer.name=adamw", "~fine_tune.optimizer.momentum",
+             "fine_tune.average.ema=0.9", "fine_tune.clip=0.5")  # fmt: skip
+    _, errors = end(start(*words, sabotage=sabotage), 1)
+    assert told in errors
+    assert errors.count("fix  ") == 1, "one message"
+    again, _ = end(start(*words))
+    assert "resumed" in again
+    resumed = weights(folder())
+    end(start(*words, "run.output_dir=straight"))
+    (whole,) = Path("straight").iterdir()
+    assert same(resumed, weights(whole))
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_unsharded_where_other_bits_are_accepted(
+    small: Path, straight: dict[str, Tensor]
+) -> None:
+    end(start(*SHARDED, sabotage="kill:1:5"), 1)
+    _, errors = end(start("small.yaml", "run.devices=2"), 1)
+    assert "run sharding: full, now none" in errors
+    again, _ = end(start("small.yaml", "run.devices=2", "--inexact"))
+    assert "resumed" in again
+    assert difference(weights(folder()), straight) <= 1e-6
 
 
 @pytest.mark.slow

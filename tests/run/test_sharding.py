@@ -9,7 +9,7 @@ import torch
 from tiny import make_recipe
 from torch import Tensor, nn
 
-from tlcompile.compiler import prove_recipe
+from tlcompile.compiler import compile_recipe, prove_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.edits import NoEffectError
 from tlcompile.model.compiled import CompiledModel
@@ -50,7 +50,7 @@ def test_one_device_cuts_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch)
     (tmp_path / "small.yaml").write_text(f"{RECIPE}run:\n  sharding: full\n")
     recipe = load_recipe("small.yaml", [])
     told = refused(recipe)
-    assert "small.yaml:5:3: run.sharding: full has no effect" in told
+    assert "small.yaml:4:13: run.sharding: full has no effect" in told
     assert "run.devices=2" in told
     with pytest.raises(NoEffectError, match="one cpu device"):  # as `auto` may find it
         refuse_idle_sharding(recipe_of(run={"devices": "auto", "device": "cpu"}), ALONE)
@@ -72,15 +72,15 @@ def test_what_it_cannot_do_is_refused(sections: dict[str, Any], told: str) -> No
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.scale = nn.Linear(64, 10), nn.Parameter(torch.tensor(2.0))
+        self.fc, self.scale = nn.Linear(192, 10), nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.flatten(1)) * self.scale
 
 
 def test_a_single_number_cannot_be_cut() -> None:
-    recipe = recipe_of(freeze="none", head="keep")
-    model = prove_recipe(recipe, Scaled(), num_classes=10)
+    recipe = recipe_of(base={"model": "digits_net", "size": 8}, freeze="none", head="keep")
+    model = compile_recipe(recipe, Scaled())
     assert "'scale'" in refused(recipe, model)
 
 

@@ -147,6 +147,7 @@ class _Point:
 
     def look(self) -> None:
         """Note what the very first step says."""
+        self.proof.waiting.clear()  # a batched product has a gradient for every weight
         warn_of_start(self.state, self.phases.objective, self.model, self.following.say)
 
     def save(self) -> None:
@@ -166,7 +167,6 @@ class _Point:
         if self.state.phase == 0:
             assert self.fused is not None
             load_into(self.model, self.fused.weights(self.name))
-            self.proof.waiting.clear()  # a batched product has a gradient for every weight
             state, frozen = self.model.state_dict(), self.model.frozen.tensors
             place = tuple(state[name].data_ptr() for name in sorted(frozen & state.keys()))
             if place not in hashed:
