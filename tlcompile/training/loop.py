@@ -27,7 +27,7 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.averages import Average, estimate_statistics
 from tlcompile.training.compute import Compute
 from tlcompile.training.memory import is_out_of_memory
-from tlcompile.training.metrics import Score, is_better
+from tlcompile.training.metrics import Score
 from tlcompile.training.objective import Objective, Scoring
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
@@ -53,7 +53,7 @@ class Settings:
         accumulate: Batches a step of the optimizer.
         micro_batch: Samples computed at once; None: a batch.
         patience: Epochs without improvement before stopping; None: never.
-        min_delta: Smallest change that counts.
+        min_delta: Smallest gain that patience counts; the best epoch is the best by any gain.
     """
 
     epochs: int
@@ -198,7 +198,12 @@ class PhaseTrainer:
     def _parts(self) -> dict[str, _HasTensors | None]:
         # Each rank has sums of its own; all else is the same on all of them.
         running = f"{RUNNING}@{self.ranks.rank}" if self.ranks.rank else RUNNING
-        return {"optimizer": self.optimizers, running: self.running, "average": self.average}
+        return {
+            "optimizer": self.optimizers,
+            running: self.running,
+            "average": self.average,
+            "scale": self.compute,
+        }
 
     def sums(self) -> dict[str, Tensor]:
         """Return this rank's sums of the running epoch; of `tensors` they alone differ by rank."""
@@ -222,7 +227,7 @@ class PhaseTrainer:
             start = time.perf_counter()
             self._set_rates(steps)
             pieces = plan[first : first + accumulate]
-            if not self._taken(list(islice(batches, accumulate)), pieces):
+            if not self._taken(batches, pieces):
                 batches = None  # with less at once, from the same samples on
                 continue
             if self.average is not None:
@@ -246,8 +251,10 @@ class PhaseTrainer:
         when = When(at, steps_an_epoch, settings.epochs, values)
         self.optimizers.set_factor(self.schedule(when))
 
-    def _taken(self, batches: list[Any], pieces: Sequence[Sequence[int]]) -> bool:
+    def _taken(self, batches: Iterator[Any], pieces: Sequence[Sequence[int]]) -> bool:
         """Take a step; False where memory ran out, and less will be computed at once.
+
+        The frozen part may run out of it, too, where it computes what a batch reads.
 
         Raises:
             OutOfMemoryError: It has been halved often enough.
@@ -256,13 +263,14 @@ class PhaseTrainer:
         whole = settings.micro_batch or settings.batch_size
         micro = math.ceil(whole / 2**state.halvings)
         try:
-            self.step(batches, pieces, micro, state)
+            self.step(list(islice(batches, len(pieces))), pieces, micro, state)
             return True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # Ranks would have to agree on less; one that runs out ends all of them.
-            if state.halvings == MAX_HALVINGS or micro == 1 or self.ranks.world > 1:
+            alone = self.ranks.world == 1
+            if state.halvings == MAX_HALVINGS or micro == 1 or not alone or self.step.moving:
                 device = next(self.model.parameters()).device
                 raise OutOfMemoryError(
                     device=str(device),
@@ -291,10 +299,10 @@ class PhaseTrainer:
             self.running.load(self.ranks.sum(self.running.tensors()))
             trained = self.running.score()
             row = EpochRow(len(state.history) + 1, settings.name, trained, score, lr, seconds)
-            is_best = self._improves(row, state.best)
-            is_phase_best = self._improves(row, state.phase_best)
+            is_best, is_phase_best = state.finish_epoch(
+                row, settings.monitor, rising=settings.rising, min_delta=settings.min_delta
+            )
             tensors = self._weights() if is_best or is_phase_best else None
-        state.finish_epoch(row, is_best=is_best, is_phase_best=is_phase_best)
         self.running = self.step.running = self.objective.running()
         return EpochDone(row, is_best, is_phase_best, tensors)
 
@@ -326,13 +334,6 @@ class PhaseTrainer:
                 between=self.between,
             )
         return self.scoring.score()
-
-    def _improves(self, row: EpochRow, best: int | None) -> bool:
-        settings = self.settings
-        value = row.value(settings.monitor)
-        before = None if best is None else self.state.history[best].value(settings.monitor)
-        rising, min_delta = settings.rising, settings.min_delta
-        return best is None or is_better(value, before, rising=rising, min_delta=min_delta)
 
     def _weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()
