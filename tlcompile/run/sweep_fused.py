@@ -25,7 +25,7 @@ from tlcompile.run.shared import Shared
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say
 from tlcompile.run.tracking.following import Following
-from tlcompile.run.trust import warn_of_start, warn_of_unmoved
+from tlcompile.run.trust import warn_of_no_value, warn_of_start, warn_of_unmoved
 from tlcompile.training.fused import Failed, FusedEpoch, FusedTrainer
 from tlcompile.training.fused_block import Member
 from tlcompile.training.judged import judged_of
@@ -134,6 +134,7 @@ class _Point:
             self.saving.note_judged(judged_of(scoring, objective, done.row.val))
         add_row(self.saving.folder, done.row, objective)
         self.following.epoch(done.row)
+        warn_of_no_value(self.state, self.trainer.settings.monitor, self.following.say)
         self.seconds += done.row.seconds
 
     def look(self) -> None:

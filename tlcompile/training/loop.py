@@ -375,8 +375,13 @@ def scored(
     ranks: Ranks = ALONE,
     between: Callable[[], None] = lambda: None,
 ) -> Scoring:
-    """Return the sums of every metric over a split, those of all ranks, in eval mode."""
+    """Return the sums of every metric over a split, those of all ranks, in eval mode.
+
+    Where there are fewer samples than ranks, each rank judges all of them: auroc and map gather the
+    samples of every rank, which must have some; to each of them twice is the same value.
+    """
     scoring = objective.scoring()
+    ranks = ALONE if len(source.targets) < ranks.world else ranks
     for outputs, targets in predict(model, source, batch_size=batch_size, ranks=ranks):
         between()
         scoring.add(objective.judge(outputs, targets), outputs, targets)
