@@ -92,8 +92,8 @@ def test_a_plug_in_and_timm_of_another_version_compute_something_else(
     error = refused(saved, printed(recipe_of(images)))
     assert error.differences == ("packages tl-blur: none, now 1.2",)
     monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: f"{name} 3")
-    base, splits = {"sha256": "0a", "model": "timm/resnet10t"}, open_splits(recipe_of(images), 3, str)
-    found = fingerprint.fingerprint_of(recipe_of(images), base, splits, CPU)
+    base, recipe = {"sha256": "0a", "model": "timm/resnet10t"}, recipe_of(images)
+    found = fingerprint.fingerprint_of(recipe, base, open_splits(recipe, 3, str), CPU)
     assert found["packages"] == {"tl-blur": "1.2", "timm": "timm 3"}
 
 

@@ -46,7 +46,7 @@ def objective_of(
         names = _names(name, classes, train, known)
         if train is not None:
             refuse_unknown_weights(recipe, name, names)
-        goals[name] = _goal(recipe, name, task, names, train, known.get(name), device)
+        goals[name] = _goal(name, task, names, train, known.get(name), device)
     return Objective(goals, device=device)
 
 
@@ -85,7 +85,6 @@ def _names(
 
 
 def _goal(
-    recipe: Recipe,
     output: str,
     task: OutputTask,
     names: Sequence[str],
@@ -94,7 +93,7 @@ def _goal(
     device: torch.device | str,
 ) -> Goal:
     options = task.loss.model_dump() if task.loss else {}
-    weights = _class_weights(recipe, output, task, names, train)
+    weights = _class_weights(output, task, names, train)
     return Goal(
         task=task.task,
         classes=tuple(names),
@@ -132,11 +131,7 @@ def _scale(
 
 
 def _class_weights(
-    recipe: Recipe,
-    output: str,
-    task: OutputTask,
-    names: Sequence[str],
-    train: Samples | None,
+    output: str, task: OutputTask, names: Sequence[str], train: Samples | None
 ) -> Tensor | None:
     """Return a factor for each class: balanced ones have a mean of 1 over the training images."""
     if task.class_weights is None or train is None:

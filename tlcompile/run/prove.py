@@ -60,5 +60,7 @@ def _refuse_unknown_weights(proof: Proof) -> None:
     named = [name for name, task in tasks.items() if isinstance(task.class_weights, dict)]
     channels = next(iter(proof.model.summary.sample_shapes.values()))[0]
     splits = splits_at_hand(proof.recipe, channels) if named else None
-    for name in named if splits is not None else ():
-        refuse_unknown_weights(proof.recipe, name, splits.train.names[name] if name else splits.classes)
+    if splits is not None:
+        names = {"": splits.classes, **splits.train.names}
+        for name in named:
+            refuse_unknown_weights(proof.recipe, name, names[name])

@@ -126,6 +126,7 @@ class _Point:
     def epoch(self, done: EpochDone) -> None:
         """Note an epoch, as a run of its own does."""
         assert self.fused is not None
+        assert self.trainer is not None
         self.saving.note_best(done)
         objective = self.phases.objective
         if done.is_best and done.row.val is not None:
