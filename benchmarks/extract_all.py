@@ -13,15 +13,11 @@ one. Each side runs in a process of its own; building the model does not count.
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cached
 import torch
 import tutorial
-from pictures import add_arguments, picture_folder
 from side import Pause, Side, Spent, median
 from table import Row, show_table
 from torch import nn
@@ -152,25 +148,15 @@ def measure(
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=160)
     parser.add_argument("--points", nargs="+", choices=POINTS, default=list(POINTS))
     parser.add_argument(
         "--workers", type=int, default=0, help="processes (baseline) or threads (ours) that decode"
     )
     parser.add_argument("--rounds", type=int, default=3, help="A B A B: 2")
     parser.add_argument("--precisions", nargs="+", default=list(WANTED), choices=list(WANTED))
-    add_arguments(parser, images=160)
     options = parser.parse_args()
-    with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
-    ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(folder, weights, options.model, workers=options.workers)
+    with tutorial.settings_of(options) as settings:
         points = tuple(sorted(options.points, key=POINTS.index))
         rows = measure(settings, points, options.precisions, options.rounds)
     show_table(rows)

@@ -16,16 +16,12 @@ of the step. Ours trains the rest in fp32 whatever the precision of the features
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cached
 import tutorial
 from parts import Parts, measure_parts
-from pictures import add_arguments, picture_folder
 from side import Side, Spent, median
 from table import Row, show_table
 from torchvision import datasets
@@ -79,10 +75,7 @@ def epoch_limit(settings: Settings, parts: Parts, decode: bool) -> float:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=64)
     parser.add_argument("--upto", choices=tutorial.STAGES[2:5], default="layer3")
     parser.add_argument("--epochs", type=int, default=4, help="of each side; the first is left out")
     parser.add_argument("--batch", type=int, default=16, help="images a step")
@@ -93,18 +86,8 @@ def main() -> None:
     parser.add_argument(
         "--precisions", nargs="+", default=list(cached.PRECISIONS), choices=cached.PRECISIONS
     )
-    add_arguments(parser, images=64)
     options = parser.parse_args()
-    with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
-    ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(
-            folder, weights, options.model, options.upto, options.epochs, options.batch,
-            options.optimizer, workers=options.workers,
-        )  # fmt: skip
+    with tutorial.settings_of(options) as settings:
         parts = measure_parts(settings)
         rows = compare(settings, options.precisions, parts)
     show_table(rows)

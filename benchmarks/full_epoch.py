@@ -13,16 +13,12 @@ that of the times.
 
 from __future__ import annotations
 
-import argparse
 from contextlib import ExitStack, nullcontext
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cached
 import torch
 import tutorial
-from pictures import add_arguments, picture_folder
 from side import Pause, Side, Spent, median
 from table import Row, show_table
 from torch import Tensor, nn
@@ -132,22 +128,13 @@ def compare(settings: Settings, precision: str, device: str) -> Row:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=64)
     parser.add_argument("--epochs", type=int, default=5, help="of each side; the first is left out")
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="fp32")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    add_arguments(parser, images=64)
     options = parser.parse_args()
-    with TemporaryDirectory() as made, picture_folder(options.folder, options.images) as folder:
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(
-            folder, weights, options.model, "conv1", options.epochs, options.batch, "adam"
-        )
+    with tutorial.settings_of(options, upto="conv1", optimizer="adam") as settings:
         show_table([compare(settings, options.precision, options.device)])
     print(f"medians of {options.epochs - 1} epochs in turn")
 

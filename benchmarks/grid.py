@@ -11,15 +11,10 @@ The limit is (d + F / R) / E (d + P): computing the features alone, at the rate 
 
 from __future__ import annotations
 
-import argparse
-from pathlib import Path
-from tempfile import TemporaryDirectory
-
 import swept
 import tutorial
 from head_run import tutorial_total
 from parts import measure_parts
-from pictures import add_arguments, picture_folder
 from side import Spent, median, once
 from table import Row, show_table
 from tutorial import Settings
@@ -51,26 +46,14 @@ def compare(settings: Settings, precisions: list[str], naive_epochs: int, rounds
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=397)
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--naive-epochs", type=int, default=1, help="epochs of the tutorial run")
     parser.add_argument("--rounds", type=int, default=2, help="A B A B: 2")
     parser.add_argument("--precisions", nargs="+", default=["exact", "fast"], choices=list(WANTED))
-    add_arguments(parser, images=397)
     options = parser.parse_args()
-    with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
-    ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(
-            folder, weights, options.model, epochs=options.epochs, batch=options.batch
-        )
+    with tutorial.settings_of(options) as settings:
         show_table(compare(settings, options.precisions, options.naive_epochs, options.rounds))
     print(
         f"medians of {options.rounds} rounds in turn; {options.naive_epochs} epochs of each tutorial"

@@ -12,7 +12,6 @@ The limit is the ratio of d + P + T for all of naive to d + P once an image and 
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,7 +23,6 @@ import tutorial
 from cached import cold_cache
 from head_run import tutorial_total
 from parts import measure_parts
-from pictures import add_arguments, picture_folder
 from side import Pause, Side, Spent
 from swept import Swept
 from table import Row, show_table
@@ -95,23 +93,13 @@ def limit_of(settings: Settings, counts: list[int]) -> float:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=80)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--cycles", type=int, default=10)
     parser.add_argument("--precisions", nargs="+", default=["exact"], choices=["exact", "fast"])
-    add_arguments(parser, images=80)
     options = parser.parse_args()
     counts = [options.images * (n + 1) // options.cycles for n in range(options.cycles)]
-    with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
-    ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(folder, weights, options.model, epochs=options.epochs, batch=16)
+    with tutorial.settings_of(options, batch=16) as settings:
         show_table(compare(settings, options.precisions, counts))
     print(
         "one round; the tutorial's side is one epoch of each freeze point, multiplied as said above"

@@ -18,15 +18,11 @@ in fp32, or for fast in bf16.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import cached
 import tutorial
 from parts import Parts, measure_parts
-from pictures import add_arguments, picture_folder
 from side import Side, Spent, median, once
 from table import Row, show_table
 from tutorial import Settings
@@ -77,10 +73,7 @@ def head_limits(parts: Parts, epochs: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=64)
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
@@ -91,18 +84,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=2, help="A B A B: 2")
     parser.add_argument("--rows", nargs="+", default=["plain", "augmented"])
     parser.add_argument("--precisions", nargs="+", default=list(WANTED), choices=list(WANTED))
-    add_arguments(parser, images=64)
     options = parser.parse_args()
-    with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
-    ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(
-            folder, weights, options.model, epochs=options.epochs, batch=options.batch,
-            optimizer=options.optimizer, workers=options.workers,
-        )  # fmt: skip
+    with tutorial.settings_of(options) as settings:
         parts = measure_parts(settings)
         rows = []
         for kind in options.rows:

@@ -16,16 +16,12 @@ frozen forward and training step measured, F and R the prefix's FLOPs and the ra
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import swept
 import tutorial
 from head_run import tutorial_total
 from parts import Parts, measure_parts
-from pictures import add_arguments, picture_folder
 from side import Spent, median, once
 from table import Row, show_table
 from tutorial import Settings
@@ -77,28 +73,15 @@ def sweep_limits(settings: Settings) -> dict[str, float]:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=64)
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--batch", type=int, default=16, help="images a step")
     parser.add_argument("--optimizer", choices=("sgd", "adam"), default="sgd")
     parser.add_argument("--naive-epochs", type=int, default=1, help="epochs of each tutorial run")
     parser.add_argument("--rounds", type=int, default=2, help="A B A B: 2")
     parser.add_argument("--precisions", nargs="+", default=["exact", "fast"], choices=list(WANTED))
-    add_arguments(parser, images=64)
     options = parser.parse_args()
-    with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
-    ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(
-            folder, weights, options.model, epochs=options.epochs, batch=options.batch,
-            optimizer=options.optimizer,
-        )  # fmt: skip
+    with tutorial.settings_of(options) as settings:
         show_table(compare(settings, options.precisions, options.naive_epochs, options.rounds))
     print(
         f"medians of {options.rounds} rounds in turn; {options.naive_epochs} epochs of each tutorial"

@@ -12,12 +12,15 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 import torchvision
+from pictures import add_arguments, picture_folder
 from safetensors.torch import load_file, save_file
 from side import Pause
 from torch import Tensor, nn
@@ -60,6 +63,27 @@ class Settings:
     def rate(self) -> float:
         """Return the tutorial's learning rate, and one tenth of it for Adam."""
         return 1e-3 if self.optimizer == "sgd" else 1e-4
+
+
+def parser_of(what: str | None, *, images: int) -> argparse.ArgumentParser:
+    """Declare what every comparison with this loop takes: a model, and where the pictures come from."""
+    parser = argparse.ArgumentParser(
+        description=what, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    add_arguments(parser, images)
+    return parser
+
+
+@contextmanager
+def settings_of(options: argparse.Namespace, **fixed: Any) -> Iterator[Settings]:
+    """Give what options of a setting's name ask for, with pictures and random weights for the time."""
+    names = {field.name for field in fields(Settings)} - {"folder", "weights"}
+    asked = {name: value for name, value in vars(options).items() if name in names}
+    with TemporaryDirectory() as made, picture_folder(options.folder, options.images) as folder:
+        weights = Path(made) / "weights.safetensors"
+        random_weights(options.model, weights)
+        yield Settings(folder, weights, **{**asked, **fixed})
 
 
 def epochs(pause: Pause, settings: Settings) -> None:

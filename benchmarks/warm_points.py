@@ -9,17 +9,14 @@ taken away; the rest by the number of points is the figure. Decodes are counted 
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import swept
 import tutorial
 from cached import cold_cache
-from pictures import add_arguments, picture_folder
 from swept import Swept
 from table import machine
 from tutorial import Settings
@@ -79,22 +76,14 @@ def on_pictures(settings: Settings) -> Train:
 
 def main() -> None:
     """Measure and print the table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--model", default="resnet18", help="a ResNet of torchvision")
+    parser = tutorial.parser_of(__doc__, images=64)
     parser.add_argument("--rounds", type=int, default=3)
-    add_arguments(parser, images=64)
     options = parser.parse_args()
     with (
-        TemporaryDirectory() as made,
-        picture_folder(options.folder, options.images) as folder,
+        tutorial.settings_of(options, epochs=5) as settings,
         swept.decode_counter() as decoded,
     ):
-        weights = Path(made) / "weights.safetensors"
-        tutorial.random_weights(options.model, weights)
-        settings = Settings(folder, weights, options.model, epochs=5)
-        works = {"digits": on_digits(Path(made)), options.model: on_pictures(settings)}
+        works = {"digits": on_digits(settings.weights.parent), options.model: on_pictures(settings)}
         print("| bar | a warm point beside training its head | CPU ms | wanted |")
         print("| --- | --- | --- | --- |")
         for name, train in works.items():

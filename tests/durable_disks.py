@@ -1,10 +1,11 @@
-"""Disks that fail, stop or forget, for tests/test_durable.py. They stand in for `system.calls`."""
+"""Disks that fail, stop, forget or are small. All but the small one stand in for `system.calls`."""
 
 from __future__ import annotations
 
 import contextlib
 import enum
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,23 @@ def do_not_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let bytes stay with the kernel; what a power cut then leaves is asked in test_durable.py."""
     for name in ("fsync", "fsync_dir"):
         monkeypatch.setattr(system.SystemCalls, name, lambda *_values: None)
+
+
+@contextlib.contextmanager
+def small_disk(place: Path) -> Iterator[Path]:
+    """Mount a real disk of 8 MiB; skip the test where that is not allowed."""
+    place.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(place)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
+    except OSError as error:
+        pytest.skip(f"no tmpfs here: {error}")
+    if mounted.returncode:
+        pytest.skip(f"no tmpfs here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", str(place)], check=True)  # files may still be mapped
 
 
 class CountingCalls(system.SystemCalls):
@@ -140,6 +158,9 @@ class PowerLossCalls(CountingCalls):
     def _model_replace(self, _result: None, source: Path, target: Path) -> None:
         self._node(target.parent).names[target.name] = self._node(source)
         del self._node(source.parent).names[source.name]
+
+    def _model_link(self, _result: None, source: Path, target: Path) -> None:
+        self._node(target.parent).names[target.name] = self._node(source)
 
     def _model_fsync_dir(self, _result: None, path: Path) -> None:
         if self.mutant is not Mutant.NO_FSYNC_DIR:

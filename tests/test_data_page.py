@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import get_args
 
 import pytest
+from page_blocks import block_of
 from tiny import make_pictures
 
 from tlcompile.recipe.data import Dataset
@@ -16,9 +16,7 @@ PAGE = (Path(__file__).parents[1] / "docs" / "data.md").read_text(encoding="utf-
 
 
 def block(mark: str) -> str:
-    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, f"there is no block {mark}"
-    return found[1]
+    return block_of(PAGE, mark)
 
 
 @pytest.fixture(autouse=True)

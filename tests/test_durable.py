@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from durable_disks import CountingCalls, Killed, Mutant, PowerLossCalls, replaced_calls
+from durable_disks import CountingCalls, Killed, Mutant, PowerLossCalls, replaced_calls, small_disk
 
 from tlcompile import durable
 from tlcompile.durable import leftovers, system
@@ -69,8 +69,18 @@ class FolderCase:
         durable.sweep_temporaries(folder)
 
 
+class LinkedCase(FolderCase):
+    """One generation, replaced, and replaced by another that has a file of it."""
+
+    def put(self, folder: Path, content: dict[str, bytes]) -> None:
+        name = "model.safetensors"
+        shared = durable.SharedFile(lambda: content[name])
+        for _ in range(2):
+            durable.commit_folder(folder / "state", {**content, name: shared})
+
+
 Case = FileCase | FolderCase
-CASES: list[Case] = [FileCase(), FolderCase()]
+CASES: list[Case] = [FileCase(), FolderCase(), LinkedCase()]
 
 
 def each_call(tmp_path: Path, case: Case, fail: BaseException) -> Iterator[tuple[Path, object]]:
@@ -93,7 +103,7 @@ def each_call(tmp_path: Path, case: Case, fail: BaseException) -> Iterator[tuple
     pytest.fail("it never ran to its end")
 
 
-@pytest.mark.parametrize("case", CASES, ids=["file", "folder"])
+@pytest.mark.parametrize("case", CASES, ids=["file", "folder", "linked"])
 @pytest.mark.parametrize("code", ERRORS, ids=errno.errorcode.get)
 def test_any_call_that_fails_is_a_typed_error_and_loses_nothing(
     tmp_path: Path, case: Case, code: int
@@ -112,7 +122,7 @@ def test_any_call_that_fails_is_a_typed_error_and_loses_nothing(
         assert os.listdir(folder) == ["state"], folder
 
 
-@pytest.mark.parametrize("case", CASES, ids=["file", "folder"])
+@pytest.mark.parametrize("case", CASES, ids=["file", "folder", "linked"])
 def test_a_kill_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, case: Case) -> None:
     seen = []
     for folder, raised in each_call(tmp_path, case, Killed()):
@@ -156,7 +166,7 @@ def verdict(case: Case, folder: Path) -> str:
     return next((name for name, value in case.contents.items() if value == found), "mixed")
 
 
-@pytest.mark.parametrize("case", CASES, ids=["file", "folder"])
+@pytest.mark.parametrize("case", CASES, ids=["file", "folder", "linked"])
 def test_a_power_cut_at_any_call_leaves_the_old_or_the_new(tmp_path: Path, case: Case) -> None:
     seen = list(power_cuts(tmp_path, case))
     assert set(seen) == {"old", "new"}
@@ -496,16 +506,7 @@ def test_another_process_may_win_the_race_for_a_name(tmp_path: Path) -> None:
 
 
 def test_a_real_full_disk_keeps_the_old_generation(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no tmpfs here: {error}")
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs here: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk") as disk:
         for case in CASES:
             folder = disk / type(case).__name__
             case.put(folder, OLD)
@@ -516,5 +517,3 @@ def test_a_real_full_disk_keeps_the_old_generation(tmp_path: Path) -> None:
             assert caught.value.free_bytes <= 8 << 20
             assert case.get(folder) == case.contents["old"]
             assert os.listdir(folder) == ["state"]
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)

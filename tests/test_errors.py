@@ -27,6 +27,8 @@ from tlcompile.errors.base import (
     one_line,
     raise_problems,
 )
+from tlcompile.errors.engines import PointLostError
+from tlcompile.errors.ranks import RankLostError
 
 SPAN = Span("recipes/flowers.yaml", 4, 12)
 MODULES = [module.name for module in pkgutil.iter_modules(tlcompile.errors.__path__)]
@@ -242,3 +244,11 @@ def test_words_of_the_helpers() -> None:
     assert did_you_mean("zzz", ["layer4"], "look") == "look"
     assert one_line("a\nb\x1b[0m") == r"a\nb\x1b[0m"
     assert one_line("a" * 100) == "a" * 77 + "..."
+
+
+@pytest.mark.parametrize(
+    ("how", "halve"), [("was killed by SIGKILL", True), ("ended with 7", False)]
+)
+def test_too_little_memory_is_thought_of_where_a_process_was_killed(how: str, halve: bool) -> None:
+    for lost in (PointLostError(how=how), RankLostError(rank=1, world=2, how=how)):
+        assert ("halve fine_tune.batch_size" in lost.fix()) is halve

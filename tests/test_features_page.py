@@ -7,6 +7,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from page_blocks import block_of
 
 from tlcompile.recipe.data import Features
 from tlcompile.recipe.schema import Recipe
@@ -17,9 +18,7 @@ PAGE = (ROOT / "docs" / "features.md").read_text(encoding="utf-8")
 
 
 def block(mark: str) -> str:
-    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, f"there is no block {mark}"
-    return found[1]
+    return block_of(PAGE, mark)
 
 
 @pytest.fixture(autouse=True)

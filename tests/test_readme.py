@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 import pytest
+from page_blocks import block_of
 
 from tlcompile.compiler import prove_recipe
 from tlcompile.recipe.load import recipe_from, spell_out
@@ -22,10 +23,7 @@ CODE = (ROOT / "docs" / "code.md").read_text(encoding="utf-8")
 
 
 def block(mark: str, text: str = README) -> str:
-    """Return the fenced block behind `<!-- mark -->`."""
-    found = re.search(rf"<!-- {mark} -->\s*```\w*\n(.*?)```", text, re.DOTALL)
-    assert found, f"there is no block {mark}"
-    return found[1]
+    return block_of(text, mark)
 
 
 def surgery() -> list[tuple[str, str]]:

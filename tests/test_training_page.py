@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import get_args
 
 import pytest
+from page_blocks import block_of
 
 from tlcompile.recipe.optimizers import OneOptimizer
 from tlcompile.recipe.schedules import OneSchedule
@@ -20,9 +21,7 @@ RECIPES = re.findall(r"<!-- trains: (\w+) -->", PAGE)
 
 
 def block(mark: str) -> str:
-    found = re.search(rf"<!-- {mark} -->\n```\w+\n(.*?)```", PAGE, re.DOTALL)
-    assert found, f"there is no block {mark}"
-    return found[1]
+    return block_of(PAGE, mark)
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from tlcompile.compiler import compile_opened
-from tlcompile.durable.generations import commit_folder
+from tlcompile.durable.generations import Content, commit_folder
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.model.saved import load_saved, tensor_files
 from tlcompile.recipe.finished import RECIPE, RECORD, read_run
@@ -49,7 +49,7 @@ def save_bundle(
     model: CompiledModel,
     recipe: dict[str, Any],
     record: dict[str, Any],
-    tensors: Mapping[str, bytes] | None = None,
+    tensors: Mapping[str, Content] | None = None,
 ) -> None:
     """Write a bundle as one generation: the old one or the new one stands there, whole.
 

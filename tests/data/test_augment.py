@@ -44,7 +44,7 @@ def many(entry: Any, count: int = 12) -> list[Tensor]:
 
 
 def same(a: list[Tensor], b: list[Tensor]) -> bool:
-    return all(map(torch.equal, a, b))
+    return len(a) == len(b) > 0 and all(map(torch.equal, a, b))
 
 
 @ALL

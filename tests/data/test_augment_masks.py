@@ -114,4 +114,5 @@ def test_views_of_flips_flip_the_mask() -> None:
         one.on_mask(classes(), KEYS[0]) for view in range(1, 4) if (one := views.augmentation(view))
     ]
     wanted = [classes().flip(-1), classes().flip(-2), classes().flip(-1, -2)]
+    assert len(found) == 3
     assert all(map(torch.equal, found, wanted))

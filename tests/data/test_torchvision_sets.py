@@ -223,6 +223,7 @@ def test_download_gets_its_name_when_it_is_whole(
     def fetch(self: Any) -> None:
         if not Path(self.raw_folder).exists():
             write_mnist("MNIST")(Path(self.root))
+        assert not (tmp_path / "mnist").exists(), "the name that says that all is there"
 
     monkeypatch.setattr(mnist.MNIST, "download", fetch)
     found = open_dataset("mnist", tmp_path, 1, say=said.append)

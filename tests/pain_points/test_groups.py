@@ -11,7 +11,7 @@ from graph.tiny import SIDE, Residual, recipe_of
 from torch import Tensor
 
 from tlcompile.compiler import compile_recipe
-from tlcompile.errors.rates import OptimizerStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.groups import groups_of
@@ -97,7 +97,7 @@ def test_state_of_another_recipe_is_refused_by_name() -> None:
     whole = optimizers_of(made, model, 0)
     step(model, whole)
     head = compile_recipe(made.phases()[1], base=Residual(), num_classes=3)
-    with pytest.raises(OptimizerStateError) as caught:
+    with pytest.raises(OtherStateError) as caught:
         optimizers_of(made, head, 1).load(whole.tensors())
     assert "stem.weight" in str(caught.value)
     assert "fc.weight" not in caught.value.left_over

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hydra.core.utils import JobStatus
+from small_sweeps import DIGITS, POINTS, rows
 
 from tlcompile.run import isolated, sweep
 from tlcompile.run.cli import main
 from tlcompile.run.launcher import _returned
 from tlcompile.run.sweep import train_recipe
 from tlcompile.sweep.points import Point
-
-DIGITS = """\
-base: {model: digits_net}
-data: {dataset: digits, classes: ["5", "6", "7"], per_class: 8}
-fine_tune: {epochs: 1, batch_size: 8}
-"""
 
 
 @pytest.fixture(autouse=True)
@@ -29,19 +23,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def rows() -> list[dict[str, str]]:
-    (path,) = Path("sweeps").glob("*/manifest.csv")
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
 def test_a_failed_point_neither_ends_the_sweep_nor_hides_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """16, hydra 1407, 1463, 1679: one failed job ended a sweep, or its traceback was all that was
     told; hydra 1513, lightning-hydra-template 535, 166: and nothing could be resumed.
     """
-    words = ["train", "d.yaml", "-m", "freeze.upto=stem,block1,block2"]
+    words = ["train", "d.yaml", "-m", POINTS]
     trained: list[str] = []
 
     def fail_first(recipe: Any, folder: Path, **how: Any) -> Any:

@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from tlcompile.errors.recipe import RecipeError
 from tlcompile.recipe.flow import to_flow
-from tlcompile.recipe.hydra_text import from_hydra, to_hydra, to_hydra_arguments
+from tlcompile.recipe.hydra_text import from_hydra, to_hydra_arguments
 from tlcompile.recipe.nodes import HYDRA_WORDS, Entry, Mapping, Scalar, Sequence
 from tlcompile.recipe.overrides import Override, parse_override
 
@@ -24,7 +24,7 @@ def jobs(arguments):
 def points(text):
     """Return what each job of one override reads."""
     override = parse_override(text)
-    return [from_hydra(job[0], [override]) for job in jobs([to_hydra(override)])]
+    return [from_hydra(job[0], [override]) for job in jobs(to_hydra_arguments([override]))]
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def points(text):
     ],
 )
 def test_ordinary_keys_stay_readable(text, hydra):
-    assert to_hydra(parse_override(text)) == hydra
+    assert to_hydra_arguments([parse_override(text)]) == [hydra]
 
 
 def test_text_is_kept_in_a_sweep():
@@ -55,9 +55,8 @@ def test_text_is_kept_in_a_sweep():
 def test_sweep_functions_come_back_as_plain_numbers():
     assert [p.values[0] for p in points("a=range(1,4)")] == [Scalar(t, True) for t in "123"]
     assert [p.values[0].text for p in points("a=range(0,1,0.5)")] == ["0.0", "0.5"]
-    assert parser.parse_overrides([to_hydra(parse_override("a=interval(1,2)"))])[
-        0
-    ].is_interval_sweep()
+    (found,) = parser.parse_overrides(to_hydra_arguments([parse_override("a=interval(1,2)")]))
+    assert found.is_interval_sweep()
 
 
 def test_a_point_lends_the_places_of_the_typed_override():
@@ -143,7 +142,7 @@ def test_round_trip_through_the_parser_and_the_sweeper(key, values):
     if any("${" in to_flow(value) for value in values):
         return
     override = Override("", False, key, tuple(values))
-    back = [from_hydra(job[0]) for job in jobs([to_hydra(override)])]
+    back = [from_hydra(job[0]) for job in jobs(to_hydra_arguments([override]))]
     assert [one.values for one in back] == [(value,) for value in values]
     assert {(one.key, one.delete) for one in back} == {(key, False)}
 
@@ -152,4 +151,4 @@ def test_round_trip_through_the_parser_and_the_sweeper(key, values):
 @given(typed_keys())
 def test_round_trip_of_deletions(key):
     override = Override("", True, key)
-    assert [from_hydra(job[0]) for job in jobs([to_hydra(override)])] == [override]
+    assert [from_hydra(job[0]) for job in jobs(to_hydra_arguments([override]))] == [override]

@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import time
 
 import pytest
 from hypothesis import given, settings
@@ -108,16 +107,14 @@ def test_an_alias_bomb_costs_nothing():
     names = "abcdefghi"
     lines = ["a: &a [x]"]
     lines += [f"{n}: &{n} [{', '.join([f'*{m}'] * 9)}]" for m, n in itertools.pairwise(names)]
-    start = time.perf_counter()
-    assert len(refusals("\n".join(lines))) == 9 + 8 * 9
-    assert time.perf_counter() - start < 1
+    assert len(refusals("\n".join(lines))) == 9 + 8 * 9  # expanded, it would be 9 ** 8 texts
 
 
-@pytest.mark.parametrize("text", ["a: " + "x" * 10_000_000, "a: " + "[" * 2000])
-def test_attacks_by_size_are_refused_within_a_second(text):
-    start = time.perf_counter()
-    refusals(text)
-    assert time.perf_counter() - start < 1
+@pytest.mark.parametrize(
+    ("text", "column"), [("a: " + "x" * 10_000_000, 1), ("a: " + "[" * 2000, MAX_LEVELS + 3)]
+)
+def test_attacks_by_size_are_refused_at_once(text, column):
+    assert refusals(text) == [(1, column, "recipe-too-big")]
 
 
 def test_duplicate_key_names_both_places():

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 import torchmetrics.classification  # noqa: F401
 
-from reliability.forked_training import do_not_wait
+from reliability.forked_training import do_not_wait, wait
 from reliability.training_runs import ending, without_times
 from tlcompile.run import cli, fit  # noqa: F401, Hydra
 
@@ -51,18 +51,6 @@ def start(root: Path, name: str, size: str) -> int:
         code = cli.main(words)
     finally:
         os._exit(code)
-
-
-def wait(child: int, seconds: float) -> int | None:
-    """Return how a child ended; None: it has not, in so many seconds."""
-    until = time.monotonic() + seconds
-    while True:
-        found, status = os.waitpid(child, os.WNOHANG)
-        if found:
-            return os.waitstatus_to_exitcode(status)
-        if time.monotonic() > until:
-            return None
-        time.sleep(0.002)
 
 
 def table(root: Path, name: str) -> list[dict[str, str]]:
@@ -116,7 +104,7 @@ def main(root: Path, kills: int, size: str) -> dict[str, Any]:
     torch.set_num_threads(1)
     do_not_wait()
     (root / "small.yaml").write_text(RECIPE)
-    assert wait(start(root, "whole", size), 600) == 0, (root / "whole.out").read_text()
+    assert wait(start(root, "whole", size)) == 0, (root / "whole.out").read_text()
     draw, killed, sweeps = random.Random(kills), 0, 0
     wrong: list[str] = []
     while killed < kills:
@@ -129,7 +117,7 @@ def main(root: Path, kills: int, size: str) -> dict[str, Any]:
             wrong += [
                 f"{point} was trained again" for point, at in before.items() if after[point] != at
             ]
-        assert wait(start(root, name, size), 600) == 0, (root / f"{name}.out").read_text()
+        assert wait(start(root, name, size)) == 0, (root / f"{name}.out").read_text()
         wrong += differences_of(root, name)
         sweeps += 1
     return {"kills": killed, "sweeps": sweeps, "points": len(table(root, "whole")), "wrong": wrong}

@@ -64,6 +64,18 @@ class Report:
     most_tries: int = 0
 
 
+def wait(child: int, seconds: float = 600.0) -> int | None:
+    """Return how a child ended, below 0 by a signal; None: it has not, in so many seconds."""
+    until = time.monotonic() + seconds
+    while True:
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > until:
+            return None
+        time.sleep(0.001)
+
+
 class Trainings:
     """Trains one shape again and again."""
 
@@ -71,7 +83,7 @@ class Trainings:
         self.root, self.shape = root, shape
         self.report = Report()
         began = time.monotonic()
-        assert self.wait(self.start("whole")) == 0
+        assert wait(self.start("whole")) == 0
         self.seconds = time.monotonic() - began
         saved = (self.root / "whole.saved").read_text()
         self.first = float(saved.split()[0]) - began
@@ -102,17 +114,6 @@ class Trainings:
         finally:
             os._exit(code)
 
-    def wait(self, child: int, seconds: float = 600.0) -> int | None:
-        """Return how a child ended, below 0 by a signal; None: it has not, in so many seconds."""
-        until = time.monotonic() + seconds
-        while True:
-            found, status = os.waitpid(child, os.WNOHANG)
-            if found:
-                return os.waitstatus_to_exitcode(status)
-            if time.monotonic() > until:
-                return None
-            time.sleep(0.001)
-
     def place(self, name: str) -> None:
         """Count where a run was stopped."""
         path = self.root / f"{name}.places"
@@ -136,7 +137,7 @@ class Trainings:
         while self.report.stops < stops:
             child, tries = self.start(name), tries + 1
             early = draw.random() < 0.25  # most are stopped while they train
-            code = self.wait(child, draw.uniform(0 if early else self.first, self.seconds))
+            code = wait(child, draw.uniform(0 if early else self.first, self.seconds))
             if code is None:
                 number = draw.choice(signals)
                 code = self.ended_by(child, number)
@@ -149,7 +150,7 @@ class Trainings:
             self.report.most_tries = max(self.report.most_tries, tries)
             self.compare(name)
             name, tries = f"run{self.report.runs}", 0
-        assert self.wait(self.start(name)) == 0
+        assert wait(self.start(name)) == 0
         self.compare(name)
 
     def finish_under_fire(self, runs: int, number: int) -> None:
@@ -158,7 +159,7 @@ class Trainings:
             name, tries, code = f"fire{turn}", 0, None
             while code != 0:
                 child, tries = self.start(name), tries + 1
-                code = self.wait(child, 2 * self.first)
+                code = wait(child, 2 * self.first)
                 if code is None:
                     code = self.ended_by(child, number)
                 assert code != FAILED, (self.root / "errors").read_text()
@@ -170,7 +171,7 @@ class Trainings:
         """Send a signal; return the exit code when it is the right one, 0 when it was too late."""
         began = time.monotonic()
         os.kill(child, number)
-        code = self.wait(child)
+        code = wait(child)
         self.report.slowest = max(self.report.slowest, time.monotonic() - began)
         wanted = -number if number == signal.SIGKILL else CODES[signal.Signals(number)]
         if code not in (0, wanted):
@@ -180,8 +181,8 @@ class Trainings:
         return code
 
     def lives_on(self, group: int) -> bool:
-        """Say whether a process group is there after a second; `uname` may take some of it."""
-        for _ in range(100):
+        """Say whether a process group is there after ten seconds; `uname` may take some of them."""
+        for _ in range(1000):
             try:
                 os.killpg(group, 0)
             except ProcessLookupError:

@@ -138,50 +138,47 @@ class Relu(nn.Module):
         return torch.relu(x)
 
 
-class Named(nn.Module):
+class ConvOfOnes(nn.Module):
+    """A convolution of ones, a factor that learns, so that rows are taken before it, a classifier."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.fc = nn.Linear(width, 2)
+        self.gain = nn.Parameter(torch.ones(1))
+        nn.init.ones_(self.conv.weight)
+        nn.init.ones_(self.conv.bias)
+
+
+class Named(ConvOfOnes):
     """A network whose activation has a name of its own, under which it is called."""
 
     def __init__(self, name: str) -> None:
-        super().__init__()
+        super().__init__(4)
         self.name = name
         self.add_module(name, Relu())
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(4, 2)
-        self.gain = nn.Parameter(torch.ones(1))  # learns, so the rows are taken before it
-        nn.init.ones_(self.conv.weight)
-        nn.init.ones_(self.conv.bias)
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.get_submodule(self.name)(self.conv(x))
         return self.fc((x * self.gain).mean((2, 3)))
 
 
-class Codes(nn.Module):
+class Codes(ConvOfOnes):
     """Features that are whole numbers: bytes in any precision."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(1, 2)
-        self.gain = nn.Parameter(torch.ones(1))  # learns, so the rows are taken before it
-        nn.init.ones_(self.conv.weight)
-        nn.init.ones_(self.conv.bias)
+        super().__init__(1)
 
     def forward(self, x: Tensor) -> Tensor:
         codes = self.conv(x).argmax(1, keepdim=True).to(torch.uint8)
         return self.fc((codes * self.gain).mean((2, 3)))
 
 
-class TwoInputs(nn.Module):
+class TwoInputs(ConvOfOnes):
     """The second input crosses as it is."""
 
     def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.fc = nn.Linear(8, 2)
-        self.gain = nn.Parameter(torch.ones(1))  # learns, so the rows are taken before it
-        nn.init.ones_(self.conv.weight)
-        nn.init.ones_(self.conv.bias)
+        super().__init__(8)
 
     def forward(self, x: Tensor, meta: Tensor) -> Tensor:
         return self.fc(torch.cat([self.conv(x).mean((2, 3)), meta * self.gain], 1))

@@ -37,6 +37,20 @@ SHAPES: Final[dict[str, dict[str, Any]]] = {
         "freeze": "bn1",
         "fine_tune": {"epochs": 6, "early_stop": {"patience": 2, "min_delta": 0.9}},
     },
+    "outputs": {
+        "freeze": "bn1",
+        "remove": {"fc": "drop"},
+        "add": {
+            "species": {"layer": "linear", "out": 2, "inputs": "dropout"},
+            "grams": {"layer": "linear", "out": 1, "inputs": "dropout"},
+        },
+        "outputs": ["species", "grams"],
+        "task": {
+            "species": {"task": "classification"},
+            "grams": {"task": "regression", "weight": 0.1},
+        },
+        "fine_tune": {"epochs": 3},
+    },
 }
 TIMES: Final = ("seconds", "features")  # and what a cache spared
 SWEEP: Final = "sweep"
@@ -49,18 +63,24 @@ run: {workers: 0}
 
 
 def prepare(root: Path, count: int = 7) -> None:
-    """Write what is trained on: pictures of two classes, and the recipe of a sweep."""
+    """Write what is trained on: pictures of two classes, a table of them, the recipe of a sweep."""
     root.mkdir(parents=True, exist_ok=True)
     (root / "sweep.yaml").write_text(SWEPT)
-    for number in range(count):
-        draw(root / "pictures" / "ants" / f"{number}.png", 2 * number)
-        draw(root / "pictures" / "bees" / f"{number}.png", 2 * number + 1)
+    rows = ["image,species,grams"]
+    for number in range(2 * count):
+        species = ("ants", "bees")[number % 2]
+        path = draw(root / "pictures" / species / f"{number // 2}.png", number)
+        rows.append(f"{path.relative_to(root)},{species},{number / 8}")
+    (root / "table.csv").write_text("\n".join(rows) + "\n")
 
 
 def save_after_each_step(put: Callable[[Any, str, Any], None] = setattr) -> None:
-    """Let every step be saved, and keep the checkpoints of a finished run for comparison."""
+    """Let every step be saved, and keep the last checkpoints of a finished run for comparison.
+
+    A kill between the last save and what it clears leaves an older one; a finished run clears all.
+    """
     put(Saving, "is_due", lambda _self: True)
-    put(Saving, "clear", lambda _self: None)
+    put(Saving, "clear", lambda self: self.checkpoints._remove_old())
 
 
 def train(root: Path, shape: str, name: str, say: Callable[[str], None] = lambda _l: None) -> int:
@@ -69,11 +89,15 @@ def train(root: Path, shape: str, name: str, say: Callable[[str], None] = lambda
         return sweep(root, name)
     given = SHAPES[shape]
     tune = {"optimizer": {"name": "adamw", "lr": 0.02}, "batch_size": 4, **given["fine_tune"]}
+    data = (
+        {"csv": str(root / "table.csv")}
+        if shape == "outputs"
+        else {"folder": str(root / "pictures")}
+    )
     recipe = make_recipe(
         base={"model": "digits_net", "size": 8},
-        data={"folder": str(root / "pictures")},
         run={"workers": 0, "cache": str(root / name / "cache")},
-        **{**given, "fine_tune": tune},
+        **{**given, "data": data, "fine_tune": tune},
     )
     torch.manual_seed(0)
     base = TinyNet()

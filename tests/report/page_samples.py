@@ -9,13 +9,14 @@ from tlcompile.report.pages import (
     ClassRow,
     Command,
     Epoch,
-    Mistake,
-    Mistakes,
     Output,
+    Predicted,
     RunData,
+    Scatter,
     SplitScore,
     SweepData,
     SweepPoint,
+    Tile,
 )
 
 EVIL = '<img src=x onerror=errors.push("broken")>'
@@ -43,6 +44,23 @@ def epochs(count: int = 3, phase: str = "main", first: int = 1) -> tuple[Epoch, 
     )
 
 
+def mistakes_sample() -> Predicted:
+    return Predicted(
+        "Mistakes", f"4 of 30 {ENDS}", (Tile((DOT,), EVIL, QUOTES, ENDS, "97 %", pixelated=True),)
+    )
+
+
+def numbers_sample(count: int = 1) -> Predicted:
+    scatter = Scatter(EVIL, ((0.0, 1.0), (2.0, 1.5)), 40, 0.75)
+    tile = Tile((DOT,), QUOTES, f"{ENDS} 1.5", f"{ENDS} 2")
+    return Predicted(f"Numbers: {ENDS}", EVIL, (tile,), (scatter,) * count)
+
+
+def masks_sample() -> Predicted:
+    tile = Tile((DOT, DOT, DOT), QUOTES, "", f"3 %: mostly {EVIL} taken for {ENDS}")
+    return Predicted("Masks", EVIL, (tile,), colours=((EVIL, "#000000"), (ENDS, "#e69f00")))
+
+
 def run_sample(**more: object) -> RunData:
     """Return a run whose three classes have names that try to leave their places."""
     names = (EVIL, ENDS, QUOTES)
@@ -62,7 +80,7 @@ def run_sample(**more: object) -> RunData:
             SplitScore("val", 30, {"accuracy": 0.8, "loss": 0.7, "f1": 0.81}, (0.6, 0.9)),
         ),
         "outputs": (Output("", rows, matrix),),
-        "mistakes": Mistakes((Mistake(DOT, EVIL, ENDS, QUOTES, 0.97),), 4, 30),
+        "predicted": (mistakes_sample(),),
         "rates": (("phase", "lr"), ((ENDS, "0.1"),)),
         "proofs": (EVIL,),
         "origin": (("device", QUOTES),),
@@ -82,7 +100,7 @@ def point(index: int, freeze: str, value: float | None, **overrides: str) -> Swe
         value=value,
         interval=None if value is None else (max(0, value - 0.05), min(1, value + 0.05)),
         count=100,
-        best_epoch=2,
+        best_epoch=3,
         lr=0.1,
         trainable=1000 * (index + 1),
         seconds=1.0 + index,
@@ -90,6 +108,7 @@ def point(index: int, freeze: str, value: float | None, **overrides: str) -> Swe
         error="" if value is not None else f"ran out: {ENDS}",
         command=f"tlcompile train sweeps/x/{index}/recipe.yaml",
         curve=(0.1, math.nan, value) if value is not None else (),
+        train_curve=(0.2, 0.3, 0.4) if value is not None else (),
     )
 
 

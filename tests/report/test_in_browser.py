@@ -8,7 +8,7 @@ from typing import Any
 from report.browser import asked, needs_browser
 from report.browser import in_browser as opened
 from report.graphs import edited, row, summary
-from report.page_samples import EVIL, run_sample, sweep_sample
+from report.page_samples import EVIL, masks_sample, numbers_sample, run_sample, sweep_sample
 from tlcompile.model.compiled import Summary
 from tlcompile.report.graph_page import graph_figure, graph_page
 from tlcompile.report.run_page import run_page
@@ -189,7 +189,7 @@ def test_a_sweeps_charts_and_table_answer_together(tmp_path: Path) -> None:
     found = ask_sweep(tmp_path, code)
     assert found["hint"].startswith("Hover over a point")
     assert "freeze.upto=layer1 fine_tune.optimizer.lr=1e-4 fine_tune.seed=0" in found["hovered"][0]
-    assert found["hovered"][1] == ["g", "g", "g", "path", "TR", "LI"]
+    assert found["hovered"][1] == ["g", "g", "g", "path", "LI", "TR", "LI"]
     assert found["left"] == [True, 0]
     assert EVIL in found["row"][0]
     assert found["row"][1] is True
@@ -273,6 +273,42 @@ def test_a_run_with_its_graph_fits_a_telephone_and_answers(tmp_path: Path) -> No
     assert found[0] == []
     assert found[1] == 2
     assert found[2] == 0
+
+
+def test_small_charts_answer_with_the_others(tmp_path: Path) -> None:
+    code = """
+    const small = (number) => document.querySelector(`.multiples li[data-point="${number}"]`);
+    small(2).dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
+    const hovered = [small(2).classList.contains("is-active"), about().includes("seed=0")];
+    small(2).querySelector("svg").dispatchEvent(new MouseEvent("click", {bubbles: true}));
+    button("chosen only").click();
+    return {hovered, shown: all(".multiples li").filter(seen).map((one) => Number(one.dataset.point)),
+      rows: rows(), folded: seen(small(0))};
+    """
+    found = ask_sweep(tmp_path, code)
+    assert found == {"hovered": [True, True], "shown": [2], "rows": [2], "folded": False}
+
+
+def test_what_is_folded_away_needs_no_script(tmp_path: Path) -> None:
+    """`details` is the browser's own: 12 small charts are seen, and the others when it is opened."""
+    code = """
+    const shown = () => all(".multiples li").filter((one) => one.checkVisibility()).length;
+    const before = shown();
+    document.querySelector("details.more summary").click();
+    return [before, shown()];
+    """
+    page = sweep_page(sweep_sample(seeds=10)).replace("<script>", "<script type='text/plain'>")
+    assert opened(tmp_path, page, code, before=SWEEP) == [12, 19]
+
+
+def test_numbers_and_masks_fit_a_telephone(tmp_path: Path) -> None:
+    data = run_sample(predicted=(numbers_sample(7), masks_sample()))
+    code = f"""{NARROW}
+    const images = [...document.querySelectorAll(".trio img")].map((one) => one.naturalWidth);
+    const dots = document.querySelector(".cloud").getBoundingClientRect();
+    return [wide.map((node) => node.outerHTML.slice(0, 80)), images, dots.width > 100];
+    """
+    assert opened(tmp_path, run_page(data), code, width=500) == [[], [2, 2, 2], True]
 
 
 def test_what_the_page_forbids_is_noticed(tmp_path: Path) -> None:

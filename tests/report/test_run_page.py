@@ -7,11 +7,23 @@ import math
 import re
 from html.parser import HTMLParser
 
+import pytest
+
 from report.graphs import edited
-from report.page_samples import DOT, ENDS, EVIL, QUOTES, epochs, run_sample
+from report.page_samples import (
+    DOT,
+    ENDS,
+    EVIL,
+    QUOTES,
+    epochs,
+    masks_sample,
+    numbers_sample,
+    run_sample,
+)
 from tlcompile.report.graph_page import graph_figure
 from tlcompile.report.page import as_json, page, table
-from tlcompile.report.pages import ClassRow, Command, Epoch, Mistakes, Output, SplitScore
+from tlcompile.report.pages import ClassRow, Command, Epoch, Output, Predicted, Scatter, SplitScore
+from tlcompile.report.predicted import scatter_chart
 from tlcompile.report.run_page import run_page, run_text
 
 
@@ -144,14 +156,81 @@ def test_many_classes_are_the_pairs_that_are_confused_most() -> None:
 def test_mistakes_say_what_they_are() -> None:
     made = run_page(run_sample())
     words = " ".join(Tags(made).words)
-    assert "4 of 30 validation images" in words
-    assert "the 1 that the model is surest of" in words
-    assert QUOTES in words
-    assert "97 %" in words
+    assert f"4 of 30 {ENDS}" in words
+    assert f"said  {QUOTES} , 97 %" in words
+    assert f"is {ENDS}" in words
     assert DOT in made
-    told = run_page(run_sample(mistakes=Mistakes(note="Not shown: gone.")))
+    assert 'class="pixelated"' in made
+    told = run_page(run_sample(predicted=(), predicted_note="Not shown: gone."))
     assert "Not shown: gone." in told
-    assert "Mistakes</h2>" not in run_page(run_sample(mistakes=Mistakes()))
+    assert "Mistakes</h2>" not in told
+
+
+def test_numbers_are_drawn_true_against_predicted() -> None:
+    made = run_page(run_sample(predicted=(numbers_sample(),)))
+    (dots,) = re.findall(r'class="cloud" d="(.*?)"', made)
+    assert dots.count("h0") == 2
+    (line,) = re.findall(r'class="equal" d="M(\S+) (\S+)L(\S+) (\S+)"', made)
+    left, bottom, right, top = map(float, line)
+    assert left < right
+    assert bottom > top
+    assert "mean absolute error 0.75, 2 of 40 images" in " ".join(Tags(made).words)
+
+
+def test_a_number_that_is_right_lies_on_the_line() -> None:
+    made = scatter_chart(Scatter("n", ((0.0, 0.0), (3.0, 3.0), (10.0, 10.0)), 3, 0.0))
+    places = re.findall(r"M(\S+) (\S+)h0", made)
+    (line,) = re.findall(r'class="equal" d="M(\S+) (\S+)L(\S+) (\S+)"', made)
+    x0, y0, x1, y1 = map(float, line)
+    for x, y in places:
+        assert abs((float(x) - x0) / (x1 - x0) - (float(y) - y0) / (y1 - y0)) < 2e-3
+
+
+def test_many_numbers_are_folded_away() -> None:
+    assert "<summary>3 more</summary>" in run_page(run_sample(predicted=(numbers_sample(9),)))
+
+
+def test_masks_stand_beside_the_image_with_their_colours() -> None:
+    made = Tags(run_page(run_sample(predicted=(masks_sample(),))))
+    images = [attrs for tag, attrs in made.tags if tag == "img"]
+    assert [one["title"] for one in images] == [QUOTES, "its mask", "predicted mask"]
+    assert [attrs["fill"] for tag, attrs in made.tags if tag == "rect" and "fill" in attrs] == [
+        "#000000", "#e69f00"
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("made", [numbers_sample(), masks_sample()])
+def test_names_in_numbers_and_masks_stay_names(made: Predicted) -> None:
+    found = Tags(run_page(run_sample(predicted=(made,))))
+    assert sum(tag == "script" for tag, _ in found.tags) == 2
+    assert sum(tag == "img" for tag, _ in found.tags) == len(made.tiles[0].images)
+    assert not [name for _, attrs in found.tags for name in attrs if name.startswith("on")]
+    assert sum(ENDS in words for words in found.words) > 0
+    assert sum(EVIL in words for words in found.words) > 0
+
+
+def test_pixels_are_told_in_shares_with_their_overlap() -> None:
+    rows = tuple(ClassRow(name, 1200, 900, 0.75, 0.9, 0.8) for name in ("a", "b"))
+    output = Output("", rows, ((900, 300), (300, 900)), "segmentation")
+    made = run_page(run_sample(outputs=(output,)))
+    words = [w for w in Tags(made).words if w.strip()]
+    at = words.index("IoU")
+    assert words[at - 5 : at + 8] == [
+        "pixels", "correct", "recall", "precision", "F1", "IoU",
+        "a", "1,200", "900", "75.0 %", "90.0 %", "80.0 %", "66.7 %",
+    ]  # fmt: skip
+    assert re.findall(r'<td class="s\d(?: right)?" title="[^"]*">([^<]*)<', made) == [
+        "75.0", "25.0", "25.0", "75.0"
+    ]  # fmt: skip
+
+
+def test_the_curve_of_each_output_is_drawn() -> None:
+    values = {f"{s}/{n}": 0.5 for s in ("train", "val") for n in ("loss", "a/accuracy", "b/mae")}
+    rows = tuple(Epoch(i, "main", {**values, "val/b/r2": 0.1}) for i in (1, 2))
+    made = run_page(run_sample(epochs=rows, monitor="val/loss"))
+    assert re.findall(r'class="title"[^>]*>([^<]*)<', made) == ["loss", "a/accuracy", "b/mae"]
+    made = run_page(run_sample(epochs=rows, monitor="val/b/r2"))
+    assert re.findall(r'class="title"[^>]*>([^<]*)<', made)[-1] == "b/r2"
 
 
 def test_each_output_has_its_own_section() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import replace
@@ -12,6 +13,7 @@ from report.test_run_page import Tags
 from tlcompile.report.encoding import FREEZE, encode, short_names
 from tlcompile.report.pages import Advice, SweepData, SweepPoint
 from tlcompile.report.sweep_charts import best_point, charts, charts_svg, pareto
+from tlcompile.report.sweep_curves import small_charts
 from tlcompile.report.sweep_page import sweep_page, sweep_text
 
 
@@ -145,6 +147,45 @@ def test_every_point_has_its_command() -> None:
     words = Tags(sweep_page(sweep_sample())).words
     for index in range(4):
         assert f"tlcompile train sweeps/x/{index}/recipe.yaml" in words
+    whole = f"tlcompile train '{ENDS}' -m a=1,2"
+    assert whole in Tags(sweep_page(replace(sweep_sample(), command=whole))).words
+
+
+SMALL = re.compile(r'<li data-point="(\d+)"><svg class="chart small".*?</li>', re.DOTALL)
+
+
+def test_each_point_has_a_small_chart_of_the_same_scale() -> None:
+    made = small_charts(sweep_sample(seeds=3))
+    found = list(SMALL.finditer(made))
+    assert [int(one[1]) for one in found] == [4, 3, 2, 1, 0], "the best first; no curve, no chart"
+    ticks = {tuple(re.findall(r"<text[^>]*>([^<]*)<", one[0])) for one in found}
+    assert len(ticks) == 1
+    starts = {re.search(r'class="judged c0" d="M(\S+ \S+)', one[0])[1] for one in found}  # type: ignore[index]
+    assert len(starts) == 1, "all begin at 0.1"
+    assert all(one[0].count('class="learns"') == one[0].count('class="dot') == 1 for one in found)
+    assert len({re.search(r'class="reference" d="(.*?)"', one[0])[1] for one in found}) == 1  # type: ignore[index]
+
+
+def test_small_charts_beyond_the_first_are_folded_away() -> None:
+    made = small_charts(sweep_sample(seeds=20))
+    before, _, after = made.partition("<summary>the other 27</summary>")
+    assert (len(SMALL.findall(before)), len(SMALL.findall(after))) == (12, 27)
+    assert "<summary" not in small_charts(sweep_sample())
+
+
+def test_a_point_of_one_epoch_has_no_small_chart() -> None:
+    data = sweep([replace(point(i, "a", 0.5), curve=(0.5,)) for i in range(2)])
+    assert small_charts(data) == ""
+    assert "<h2>Curves</h2>" not in sweep_page(data)
+
+
+def test_losses_that_differ_much_are_drawn_by_their_logarithm() -> None:
+    points = [
+        replace(point(0, "a", 0.01), curve=(30.0, math.inf, 0.01), train_curve=(50.0, 0.0, 0.02))
+    ]
+    made = small_charts(sweep(points, metric="val/loss", rising=False))
+    assert "nan" not in made
+    assert "inf" not in made
 
 
 def test_a_sweep_in_which_all_failed_has_a_page() -> None:

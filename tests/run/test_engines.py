@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import sys
 from collections.abc import Callable
@@ -16,19 +15,12 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.plugins import Plugins
 from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
+from small_sweeps import DIGITS, NAMES, POINTS, rows, train, weights
 
 from tlcompile.run import isolated
 from tlcompile.run.cli import main
 from tlcompile.run.isolated import ABOVE, OUTCOME, PLAN, PointFailedError, result_of
 from tlcompile.run.sweep import train_recipe
-
-DIGITS = """\
-base: {model: digits_net}
-data: {dataset: digits, classes: ["5", "6", "7"], per_class: 8}
-fine_tune: {epochs: 1, batch_size: 8}
-"""
-POINTS = "freeze.upto=stem,block1,block2"
-NAMES = ("stem", "block1", "block2")
 
 
 @pytest.fixture(autouse=True)
@@ -36,21 +28,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("d.yaml").write_text(DIGITS)
     return tmp_path
-
-
-def train(*words: str, code: int = 0) -> None:
-    assert main(["train", "d.yaml", "-m", *words]) == code
-
-
-def rows(above: str = "sweeps") -> list[dict[str, str]]:
-    (path,) = Path(above).glob("*/manifest.csv")
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def weights(above: str, name: str) -> bytes:
-    (path,) = Path(above).glob(f"*/freeze.upto={name}/bundle/model.safetensors")
-    return path.read_bytes()
 
 
 # A launcher and sweepers of our own, where Hydra looks for them

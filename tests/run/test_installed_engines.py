@@ -2,24 +2,16 @@
 
 from __future__ import annotations
 
-import csv
 import importlib.util
 from pathlib import Path
 from typing import Any
 
 import pytest
+from small_sweeps import DIGITS, NAMES, POINTS, rows, train, weights
 
 from tlcompile.run import isolated
-from tlcompile.run.cli import main
 from tlcompile.run.sweep import train_recipe
 
-DIGITS = """\
-base: {model: digits_net}
-data: {dataset: digits, classes: ["5", "6", "7"], per_class: 8}
-fine_tune: {epochs: 1, batch_size: 8}
-"""
-POINTS = "freeze.upto=stem,block1,block2"
-NAMES = ("stem", "block1", "block2")
 UP = "hydra.sweeper.direction=maximize"
 
 
@@ -28,21 +20,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("d.yaml").write_text(DIGITS)
     return tmp_path
-
-
-def train(*words: str, code: int = 0) -> None:
-    assert main(["train", "d.yaml", "-m", *words]) == code
-
-
-def rows(above: str = "sweeps") -> list[dict[str, str]]:
-    (path,) = Path(above).glob("*/manifest.csv")
-    with path.open() as file:
-        return list(csv.DictReader(file))
-
-
-def weights(above: str, name: str) -> bytes:
-    (path,) = Path(above).glob(f"*/freeze.upto={name}/bundle/model.safetensors")
-    return path.read_bytes()
 
 
 def installed(plugin: str) -> Any:

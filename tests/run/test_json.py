@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from tiny import make_pictures
 
+from tlcompile.recipe.tasks import TASKS
+from tlcompile.run.answers import as_data
 from tlcompile.run.cli import main
+from tlcompile.training.goal import Goal
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "json.md").read_text(encoding="utf-8")
@@ -33,7 +37,7 @@ def told(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> Any:
 
 def documented(title: str) -> set[str]:
     """Return the keys in the first column of a table of docs/json.md."""
-    section = DOCUMENT.split(f"\n## {title}\n")[1].split("\n## ")[0]
+    section = re.split(r"\n##? ", DOCUMENT.split(f"\n## {title}\n")[1])[0]
     return set(re.findall(r"^\| `([\w.]+)`", section, re.MULTILINE))
 
 
@@ -60,6 +64,60 @@ def test_a_difference_and_a_vertex_of_the_zoo_have_the_documented_keys(
     assert set(told(capsys, "zoo", "digits_net")[0]) == documented("zoo MODEL")
 
 
+def test_a_sweeps_plan_has_the_documented_keys(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Two points train as one, one by itself; both share one pass."""
+    swept = ("freeze.upto=block1,block2", "fine_tune.optimizer.lr=1e-3,1e-2", "-m")
+    plan = told(capsys, "plan", "small.yaml", *swept)
+    inner = {
+        f"{key}.{name}"
+        for key in ("boundaries", "passes", "seconds")
+        for name in (plan[key] if isinstance(plan[key], dict) else plan[key][0])
+    }
+    assert set(plan) | inner == documented("plan -m")
+    assert plan["points"] == len(plan["names"]) == 4
+    assert {number for group in plan["groups"] for number in group} | set(
+        map(int, plan["alone"])
+    ) == {1, 2, 3, 4}
+
+
+def test_the_lines_of_a_sweep_and_of_its_runs_have_the_documented_keys(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = (
+        "fine_tune.epochs=1",
+        "fine_tune.optimizer.lr=1e-3,1e30",
+        "fine_tune.optimizer.name=sgd",
+    )
+    assert main(["train", "small.yaml", "-m", *words]) == 1
+    (folder,) = Path("sweeps").iterdir()
+    lines = [json.loads(line) for line in (folder / "points.jsonl").read_text().splitlines()]
+    assert set().union(*lines) == documented("points.jsonl")
+    assert {line["state"] for line in lines} == {"running", "finished", "failed"}
+    events = [
+        json.loads(line)
+        for path in folder.glob("*/events.jsonl")
+        for line in path.read_text().splitlines()
+    ]
+    assert set().union(*events) == documented("events.jsonl")
+    section = DOCUMENT.split("\n## events.jsonl\n")[1]
+    kinds = section.split("| `event` | ")[1].split(" |")[0]
+    assert {event["event"] for event in events} <= set(re.split(", | or ", kinds))
+
+
+def test_a_prediction_has_the_documented_keys_of_its_task() -> None:
+    """Together with what --out and several outputs add, they are all that is documented."""
+    found: dict[str, set[str]] = {}
+    for task in TASKS:
+        goal = Goal(task=task, classes=("a", "b"), loss=lambda *_: torch.tensor(0.0))
+        of_mask = task == "segmentation"
+        found[task] = set(as_data(goal, torch.zeros(4, 4) if of_mask else torch.tensor([0.2, 0.8])))
+    assert found["classification"] == found["binary"] == {"class", "probabilities"}
+    added = {"image", "mask", "outputs"}
+    assert set().union(*found.values()) | added == documented("predict")
+
+
 def test_a_score_and_a_prediction_have_the_documented_keys(
     place: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -71,10 +129,10 @@ def test_a_score_and_a_prediction_have_the_documented_keys(
     (run,) = map(str, Path("runs").glob("tiny-*"))
     score = told(capsys, "evaluate", run, "pictures", "--workers", "0")
     inner = {f"classes.{key}" for key in score["classes"]["ants"]}
-    assert set(score) | inner == documented("evaluate")
+    assert set(score) | inner == documented("evaluate") - {"outputs"}
     assert [sum(row) for row in score["confusion"]] == [5, 5]
     (image, *_) = told(capsys, "predict", run, "pictures", "--workers", "0")
-    assert set(image) == documented("predict")
+    assert set(image) == {"image", "class", "probabilities"}
 
 
 def test_an_error_is_data_too(place: Path, capsys: pytest.CaptureFixture[str]) -> None:

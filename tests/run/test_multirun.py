@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 from pathlib import Path
 
 import pytest
+from small_sweeps import DIGITS
+from small_sweeps import rows as manifest
 from tiny import make_pictures
 from torch import nn
 
@@ -18,11 +19,6 @@ from tlcompile.run import train as train_module
 from tlcompile.run.app import Session, launch
 from tlcompile.run.cli import main
 
-DIGITS = """\
-base: {model: digits_net}
-data: {dataset: digits, classes: ["5", "6", "7"], per_class: 8}
-fine_tune: {epochs: 1, batch_size: 8}
-"""
 SECTIONS = ("base", "freeze", "data", "fine_tune", "hydra", "conf", "run")
 
 
@@ -44,12 +40,6 @@ def tl(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> str:
     assert "Traceback" not in told.err
     assert "hydra" not in told.out.lower()
     return told.out if code == 0 else told.err
-
-
-def manifest() -> list[dict[str, str]]:
-    (path,) = Path("sweeps").glob("*/manifest.csv")
-    with path.open() as file:
-        return list(csv.DictReader(file))
 
 
 def test_a_sweep(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import make_recipe
 
+from run.refusals import BASE, check_place, refusal
 from tlcompile.compiler import prove_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.graph import NotYetError
@@ -14,7 +15,6 @@ from tlcompile.errors.training import WrongTaskError
 from tlcompile.recipe.load import load_recipe
 from tlcompile.run.refuse import refuse_other_data, refuse_untrainable
 
-BASE = "base: digits_net\n"
 HEADS = (
     "add:\n"
     "  a: {layer: linear, out: 3, inputs: flatten}\n"
@@ -38,27 +38,11 @@ CASES = [
 ]
 
 
-def refusal(tmp_path: Path, text: str, *, swept: bool = False) -> TLCompileError | None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(BASE + text, encoding="utf-8")
-    try:
-        recipe = load_recipe(path)
-        refuse_untrainable(recipe, prove_recipe(recipe, num_classes=5), 5, swept=swept)
-    except TLCompileError as error:
-        return error
-    return None
-
-
 @pytest.mark.parametrize(("text", "line", "column", "slug"), CASES)
 def test_refusal_has_its_place(
     tmp_path: Path, text: str, line: int, column: int, slug: str
 ) -> None:
-    error = refusal(tmp_path, text)
-    assert error is not None
-    assert error.slug == slug
-    assert error.where is not None
-    assert (error.where.line, error.where.column) == (line, column)
-    assert error.exit_code == 2
+    check_place(refusal(tmp_path, text), (line, column), slug)
 
 
 def test_idle_line_is_allowed_at_a_point_of_a_sweep(tmp_path: Path) -> None:

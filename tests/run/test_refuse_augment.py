@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from run.refusals import check_place
 from tlcompile.compiler import prove_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.recipe.load import load_recipe
@@ -65,10 +66,7 @@ def test_refusal_has_its_place(
     tmp_path: Path, text: str, place: tuple[int, int], slug: str
 ) -> None:
     (error,) = problems(tmp_path, text)
-    assert error.slug == slug
-    assert error.where is not None
-    assert (error.where.line, error.where.column) == place
-    assert error.exit_code == 2
+    check_place(error, place, slug)
 
 
 @pytest.mark.parametrize("text", FINE)

@@ -9,9 +9,9 @@ import pytest
 from graph.tiny import recipe_of
 from torch import Tensor, nn
 
-from tlcompile.compiler import compile_recipe, prove_recipe
+from run.refusals import check_place, refusal
+from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import TLCompileError
-from tlcompile.recipe.load import load_recipe
 from tlcompile.run.refuse import refuse_untrainable
 
 TWO = (
@@ -47,28 +47,11 @@ CASES = [
 ]  # fmt: skip
 
 
-def refusal(tmp_path: Path, text: str, **widths: int) -> TLCompileError | None:
-    path = tmp_path / "recipe.yaml"
-    path.write_text(f"base: digits_net\n{text}", encoding="utf-8")
-    try:
-        recipe = load_recipe(path)
-        model = prove_recipe(recipe, num_classes=5)
-        refuse_untrainable(recipe, model, 5, widths=widths)
-    except TLCompileError as error:
-        return error
-    return None
-
-
 @pytest.mark.parametrize(("text", "line", "column", "slug"), CASES)
 def test_refusal_has_its_place(
     tmp_path: Path, text: str, line: int, column: int, slug: str
 ) -> None:
-    error = refusal(tmp_path, text)
-    assert error is not None
-    assert error.slug == slug
-    assert error.where is not None
-    assert (error.where.line, error.where.column) == (line, column)
-    assert error.exit_code == 2
+    check_place(refusal(tmp_path, text), (line, column), slug)
 
 
 GOOD = [

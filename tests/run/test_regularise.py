@@ -181,7 +181,17 @@ def test_swa_of_one_epoch_is_that_epoch_with_statistics_of_its_own(
         assert same != name.startswith("bn2.running"), name
 
 
-def test_an_average_begins_anew_in_each_phase(tmp_path: Path, pictures: Path) -> None:
+def test_an_average_begins_anew_in_each_phase(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[int, bool]] = []
+    update = Swa.update_epoch
+
+    def counted(average: Swa, model: CompiledModel) -> None:
+        update(average, model)
+        seen.append((average.count, bool(average.values)))
+
+    monkeypatch.setattr(Swa, "update_epoch", counted)
     phases = [
         {"name": "head", "freeze": "head", "epochs": 1},
         {"name": "block", "freeze": "bn1", "epochs": 2},
@@ -192,6 +202,7 @@ def test_an_average_begins_anew_in_each_phase(tmp_path: Path, pictures: Path) ->
     )
     result = train_recipe(recipe, tmp_path / "run", base=TinyNet())
     assert [row.phase for row in result.history] == ["head", "block", "block"]
+    assert seen == [(1, False), (1, False), (2, True)], "start counts the epochs of a phase"
 
 
 def test_an_override_of_dropout_changes_what_is_learned(tmp_path: Path, pictures: Path) -> None:

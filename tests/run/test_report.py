@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -13,9 +14,10 @@ import torch
 
 from tlcompile.errors.finding import FileExistsAlreadyError
 from tlcompile.run.cli import main
-from tlcompile.run.report import write_run_report, write_sweep_report
+from tlcompile.run.report import page_line, write_run_report, write_sweep_report
 from tlcompile.run.report_advice import found_at
-from tlcompile.run.report_run import picture, run_data
+from tlcompile.run.report_run import run_data
+from tlcompile.run.report_samples import picture
 from tlcompile.run.report_sweep import overrides_of, sweep_data
 
 SMALL = """\
@@ -37,8 +39,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Path("small.yaml").write_text(SMALL)
         assert main(["train", "small.yaml"]) == 0
         assert main(["train", "small.yaml", "-m", *POINTS]) == 0
-    (page,) = place.rglob("report.html")  # the sweep's own; here the verb writes it
-    page.unlink()
+    pages = list(
+        place.rglob("report.html")
+    )  # of the run and of the sweep; here the verb writes them
+    assert [page.parent.parent.name for page in sorted(pages)] == ["runs", "sweeps"]
+    for page in pages:
+        page.unlink()
     return place
 
 
@@ -80,15 +86,16 @@ def test_the_mistakes_are_those_of_the_record(here: Path) -> None:
     """Predicted again, by the saved weights, as many images are wrong as training counted."""
     data = run_data(only("runs/*"))
     val = next(score for score in data.scores if score.split == "val")
-    assert data.mistakes.count == val.count
-    assert data.mistakes.total == round(val.count * (1 - val.values["accuracy"]))
+    (found,) = data.predicted
+    total = round(val.count * (1 - val.values["accuracy"]))
+    assert found.lead.startswith(f"{total} of {val.count} validation images")
     wrong = sum(
         n for i, row in enumerate(data.outputs[0].confusion) for j, n in enumerate(row) if i != j
     )
-    assert data.mistakes.total == wrong > 0
-    sure = [one.probability for one in data.mistakes.shown]
+    assert total == wrong > 0
+    sure = [float(one.sure.removesuffix(" %")) for one in found.tiles]
     assert sure == sorted(sure, reverse=True)
-    assert all(one.true != one.predicted for one in data.mistakes.shown)
+    assert all(one.true != one.said for one in found.tiles)
     assert len(sure) == min(24, wrong)
 
 
@@ -97,6 +104,43 @@ def test_without_images(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = Path("page.html").read_text()
     assert "data:image" not in page
     assert "Mistakes</h2>" not in page
+    assert f"<code>tlcompile report {only('runs/*')}</code>" in page
+
+
+def test_a_run_ends_with_its_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+                                  capsys: pytest.CaptureFixture[str]) -> None:  # fmt: skip
+    """As `report --no-images` writes it, from the models that are there: of each phase its graph."""
+    monkeypatch.chdir(tmp_path)
+    phases = "{phases: [{name: head, epochs: 1}, {name: <b>, freeze: stem, epochs: 1}]}"
+    text = SMALL.replace("{epochs: 2, batch_size: 8}", phases).replace("block1", "head")
+    Path("small.yaml").write_text(text)
+    assert main(["train", "small.yaml"]) == 0
+    folder = only("runs/*")
+    told = capsys.readouterr().out
+    assert (
+        f"{folder}/report.html; with the images that it gets wrong: tlcompile report {folder}\n"
+        in told
+    )
+    page = (folder / "report.html").read_text()
+    report(capsys, str(folder), "--no-images", "--out", "again.html")
+    assert page == Path("again.html").read_text()
+    assert page.count('class="graph-picture"') == 2
+
+
+def test_a_run_whose_page_cannot_be_written_is_whole(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = only("runs/*")
+    (folder / "report.html").write_text("mine")
+    told = page_line(folder, ())
+    assert told.startswith("page        not written: ")
+    assert told.endswith(f"(tlcompile report {folder})")
+    assert (folder / "report.html").read_text() == "mine"
+
+
+def test_a_point_writes_no_page_of_its_own(here: Path) -> None:
+    assert len(list(only("sweeps/*").glob("*/record.json"))) == 3
+    assert not list(only("sweeps/*").glob("*/report.html"))
 
 
 def test_a_bundle_alone_has_a_page(here: Path) -> None:
@@ -115,6 +159,38 @@ def test_a_sweep_in_the_order_of_the_graph(here: Path, capsys: pytest.CaptureFix
     for point in sweep_data(folder).points:
         assert point.command in page
         assert Path(point.command.split()[-1].strip("'")).is_file()
+
+
+def test_a_sweep_keeps_the_command_that_was_typed(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Quoted for a shell; without --again, which says how one time went."""
+    folder = only("sweeps/*")
+    command = f"tlcompile train small.yaml -m {' '.join(POINTS)}"
+    assert (folder / "command.txt").read_text() == f"{command}\n"
+    assert sweep_data(folder).command == command
+    assert sweep_data(folder).points[0].train_curve
+    Path("it's.yaml").write_text(SMALL)
+    odd = ("fine_tune.epochs=1", "freeze={upto: block1},{upto: block2}")
+    assert main(["train", "it's.yaml", "--again", *odd, "-m"]) == 0
+    (other,) = [path for path in Path("sweeps").glob("*/command.txt") if path.parent != folder]
+    words = shlex.split(other.read_text())
+    assert words == ["tlcompile", "train", "it's.yaml", "-m", *odd]
+    assert main([*words[1:]]) == 0
+    told = capsys.readouterr().out
+    assert told.count("finished before: ") == 2, "the same sweep, all there"
+
+
+def test_a_point_without_a_recipe_has_the_sweeps_command_with_its_values(here: Path) -> None:
+    folder = only("sweeps/*")
+    for path in folder.glob("*block2*/recipe.yaml"):
+        path.unlink()
+    command = next(p.command for p in sweep_data(folder).points if p.freeze == "block2")
+    assert command == "tlcompile train small.yaml fine_tune.epochs=1 freeze.upto=block2"
+    assert "-m" not in command
+    (folder / "command.txt").unlink()
+    assert sweep_data(folder).command == ""
+    assert "" in {point.command for point in sweep_data(folder).points}
 
 
 def test_a_sweep_that_was_moved(here: Path) -> None:
@@ -219,10 +295,10 @@ def test_refusals(
 
 def test_images_that_are_gone_are_said_to_be(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Other images than the run's own are never shown as its mistakes."""
-    monkeypatch.setattr("tlcompile.run.report_run.images_digest", lambda _samples: "other")
-    found = run_data(only("runs/*")).mistakes
-    assert found.shown == ()
-    assert "no longer the run's own" in found.note
+    monkeypatch.setattr("tlcompile.run.report_samples.images_digest", lambda _samples: "other")
+    found = run_data(only("runs/*"))
+    assert found.predicted == ()
+    assert "no longer the run's own" in found.predicted_note
 
 
 @pytest.mark.parametrize("channels", [1, 3])

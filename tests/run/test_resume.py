@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from reliability import training_runs
 from reliability.small_runs import ending
 from tiny import TinyNet, make_pictures, make_recipe
 
@@ -20,19 +21,11 @@ class KilledError(Exception):
     """Stands for a kill behind a save."""
 
 
-PHASES = [
-    {"name": "head", "freeze": "head", "epochs": 2},
-    {"name": "block", "freeze": "bn1", "until": {"plateau": 1}, "epochs": 2, "restore_best": True},
-    {"name": "all", "freeze": "none", "epochs": 2, "lr": 0.01, "schedule": {"name": "constant"}},
-]
 MOMENTUM = {"name": "sgd", "lr": 0.05, "momentum": 0.9}
 SHAPES: dict[str, dict[str, Any]] = {
-    "one phase": {"freeze": "bn1", "fine_tune": {"epochs": 3}},
-    "phases": {"fine_tune": {"phases": PHASES}},
-    "all at once, averaged": {
-        "freeze": "none",
-        "fine_tune": {"epochs": 2, "average": {"ema": 0.9}, "clip": 1.0, "accumulate": 2},
-    },
+    "one phase": training_runs.SHAPES["cached"],
+    "phases": training_runs.SHAPES["phases"],
+    "all at once, averaged": training_runs.SHAPES["ema"],
     "balanced, plateau": {
         "freeze": "bn1",
         "fine_tune": {

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from durable_disks import CountingCalls, Killed, PowerLossCalls, replaced_calls
+from durable_disks import CountingCalls, Killed, PowerLossCalls, replaced_calls, small_disk
 from stored_rows import (
     about,
     block_files,
@@ -279,16 +279,7 @@ def test_a_cache_that_is_a_file_is_a_typed_error(tmp_path: Path) -> None:
 
 
 def test_a_real_full_disk_is_named_with_bytes(tmp_path: Path) -> None:
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True, check=False)
-    except OSError as error:
-        pytest.skip(f"no tmpfs here: {error}")
-    if mounted.returncode:
-        pytest.skip(f"no tmpfs here: {mounted.stderr.strip()}")
-    try:
+    with small_disk(tmp_path / "disk") as disk:
         of = about(shape=(1 << 18,))
         features = fill(disk, of, range(2))
         with pytest.raises(CacheFullError) as caught:
@@ -298,8 +289,6 @@ def test_a_real_full_disk_is_named_with_bytes(tmp_path: Path) -> None:
         assert caught.value.free_bytes <= 8 << 20
         assert holds(features, range(2))
         assert holds(read(disk, of), range(2))
-    finally:
-        subprocess.run(["umount", "--lazy", str(disk)], check=True)  # still mapped
 
 
 @pytest.mark.parametrize("name", [ABOUT, "0" * 64 + ".rows"])

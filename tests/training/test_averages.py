@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.optim import swa_utils
 
 from tlcompile.compiler import compile_recipe
-from tlcompile.errors.training import AverageStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.averages import Average, Ema, Swa, estimate_statistics
 
@@ -167,7 +167,7 @@ def test_an_average_of_another_model_is_refused(damage: str) -> None:
         tensors["value/conv1.weight"] = torch.zeros(1)
     else:
         tensors = {"count": torch.tensor(0)}
-    with pytest.raises(AverageStateError) as caught:
+    with pytest.raises(OtherStateError) as caught:
         Ema(model, 0.9).load(tensors)
     wrong = caught.value.left_over if damage == "left over" else caught.value.missing
     assert {"missing": "fc.bias", "left over": "conv1.weight", "empty": "fc.bias"}[damage] in wrong

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tlcompile.errors.rates import OptimizerStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.recipe.fine_tune import FineTune
 from tlcompile.recipe.optimizers import OneOptimizer
 from tlcompile.training.groups import Group
@@ -229,7 +229,7 @@ def damaged() -> Iterator[tuple[str, dict[str, Tensor], tuple[str, ...], tuple[s
 def test_state_that_does_not_fit_is_refused_and_nothing_is_loaded(case: Any) -> None:
     _, tensors, missing, left_over = case
     optimizers = one("adam", net())
-    with pytest.raises(OptimizerStateError) as caught:
+    with pytest.raises(OtherStateError) as caught:
         optimizers.load(tensors)
     assert (caught.value.missing, caught.value.left_over) == (missing, left_over)
     assert all(path.endswith("/none") for path in optimizers.tensors())
@@ -239,7 +239,7 @@ def test_a_changed_option_that_wants_other_state_is_refused() -> None:
     model = net()
     plain = one("sgd", model)
     step(model, plain, 0)
-    with pytest.raises(OptimizerStateError, match="4 tensors"):
+    with pytest.raises(OtherStateError, match="4 tensors"):
         one("sgd", model, momentum=0.9).load(plain.tensors())
 
 

@@ -2,60 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import on_ranks
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
+from two_processes import Two, difference, run_two
 
 from tlcompile.training.ranks import ALONE, Ranks, is_rank, join_ranks
-
-TESTS = Path(__file__).parent.parent
-
-
-class Two:
-    """What two processes left."""
-
-    def __init__(self, folder: Path) -> None:
-        self.told = [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
-        self.tensors = [load_file(folder / f"{rank}.safetensors") for rank in range(2)]
-
-    def weights(self, case: str, rank: int = 0) -> dict[str, Tensor]:
-        found = self.tensors[rank].items()
-        return {n.removeprefix(f"{case}/"): t for n, t in found if n.startswith(f"{case}/")}
 
 
 @pytest.fixture(scope="module")
 def two(tmp_path_factory: pytest.TempPathFactory) -> Two:
-    folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
-    started = []
-    for rank in range(2):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost",
-               "MASTER_PORT": port, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-               "OMP_NUM_THREADS": 1}  # fmt: skip
-        environment = os.environ | {name: str(value) for name, value in own.items()}
-        words = [sys.executable, "-W", "error", on_ranks.__file__, str(folder)]
-        started.append(subprocess.Popen(words, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=200)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
-    return Two(folder)
-
-
-def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    assert one.keys() == other.keys()
-    assert one
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
+    return run_two(on_ranks.__file__, tmp_path_factory.mktemp("ranks"))
 
 
 def alone(case: str) -> tuple[dict[str, Tensor], list[dict[str, Any]]]:

@@ -10,6 +10,7 @@ folder of files that belong together; its manifest.json has the size and SHA-256
     files.py         write_file, replacing, append_line, make_folder, mark_used, put_aside
     manifest.py      verify_folder, read_verified
     locks.py         take_lock
+    shared_file.py   SharedFile: one file that several generations hold
     generations.py   commit_folder, recover, sweep_temporaries
 """
 
@@ -25,10 +26,12 @@ from tlcompile.durable.generations import commit_folder, recover, sweep_temporar
 from tlcompile.durable.leftovers import remove_at_once, remove_folder
 from tlcompile.durable.locks import Lock, take_lock
 from tlcompile.durable.manifest import MANIFEST, read_verified, verify_folder
+from tlcompile.durable.shared_file import SharedFile
 
 __all__ = [
     "MANIFEST",
     "Lock",
+    "SharedFile",
     "append_line",
     "commit_folder",
     "make_folder",

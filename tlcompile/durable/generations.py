@@ -16,28 +16,39 @@ from tlcompile.durable.leftovers import (
     remove_folder,
     temporary_for,
 )
-from tlcompile.durable.manifest import MANIFEST, entry_of, is_complete, is_plain, manifest_bytes
+from tlcompile.durable.manifest import (
+    MANIFEST,
+    Entry,
+    entry_of,
+    is_complete,
+    is_plain,
+    manifest_bytes,
+)
+from tlcompile.durable.shared_file import SharedFile
 from tlcompile.durable.system import quietly, typed
 from tlcompile.errors.run import WriteFailedError
 
 SWAP_TRIES: Final = 16  # another process can put its generation in place between our two renames
 
+Content = bytes | SharedFile
 
-def commit_folder(target: Path, files: Mapping[str, bytes]) -> None:
+
+def commit_folder(target: Path, files: Mapping[str, Content]) -> None:
     """Write files that belong together as one folder; a generation that stands there is replaced.
 
     At every instant one complete generation is at `target`, or `recover(target)` puts it there.
 
     Args:
         target: The folder's name.
-        files: Content by plain file name; manifest.json is ours and written last.
+        files: Content by plain file name; manifest.json is ours and written last. A SharedFile is
+            linked where another generation has it already.
 
     Raises:
         RunError: As `write_file`; the old generation stays.
     """
     assert all(map(is_plain, files)), f"plain names only: {list(files)}"
     make_folder(target.parent)
-    needed = sum(map(len, files.values()))
+    needed = sum(len(data) for data in files.values() if isinstance(data, bytes))
     with temporary_for(target) as temporary:
         try:
             _fill(temporary, target, files, needed)
@@ -48,19 +59,31 @@ def commit_folder(target: Path, files: Mapping[str, bytes]) -> None:
             raise
     with typed(target, needed):
         system.calls.fsync_dir(target.parent)
+    for name, data in files.items():
+        if isinstance(data, SharedFile):
+            data.stands(target / name)
     for aside in asides:
         quietly(remove_folder, aside)  # the new one is safe; `recover` clears what is left
 
 
-def _fill(folder: Path, target: Path, files: Mapping[str, bytes], needed: int) -> None:
+def _fill(folder: Path, target: Path, files: Mapping[str, Content], needed: int) -> None:
     with typed(target, needed):
         system.calls.mkdir(folder)
-    manifest = manifest_bytes({name: entry_of(data) for name, data in sorted(files.items())})
-    for name, data in [*files.items(), (MANIFEST, manifest)]:
-        with writing(folder / name, target / name, needed) as stream:
-            stream.write(data)
+    entries = {
+        name: _put(data, folder / name, target / name, needed) for name, data in files.items()
+    }
+    manifest = manifest_bytes(dict(sorted(entries.items())))
+    _put(manifest, folder / MANIFEST, target / MANIFEST, needed)
     with typed(target, needed):
         system.calls.fsync_dir(folder)
+
+
+def _put(data: Content, place: Path, named: Path, needed: int) -> Entry:
+    if isinstance(data, SharedFile):
+        return data.put(place, named, needed)
+    with writing(place, named, needed) as stream:
+        stream.write(data)
+    return entry_of(data)
 
 
 def _swap_in(temporary: Path, target: Path) -> list[Path]:

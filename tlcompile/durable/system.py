@@ -43,6 +43,10 @@ class SystemCalls:
         """Rename; a file at the target is replaced, a folder with content is not."""
         os.replace(source, target)
 
+    def link(self, source: Path, target: Path) -> None:
+        """Give a file a second name, where there is nothing yet."""
+        os.link(source, target)
+
     def fsync_dir(self, path: Path) -> None:
         """Bring a folder's names to the disk."""
         fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

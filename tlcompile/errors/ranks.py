@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tlcompile.errors.base import one_line
+from tlcompile.errors.resume import again_after
 from tlcompile.errors.run import RunError
 
 TEXT_LIMIT = 300  # characters of what another library says
@@ -106,10 +107,7 @@ class RankLostError(RunError):
         return {"kept": "the last checkpoint"}
 
     def fix(self) -> str:
-        again = "run the same command again: it goes on from the last checkpoint"
-        if "SIGKILL" in self.how:
-            return f"{again}. Where memory ran out: halve fine_tune.batch_size"
-        return again
+        return again_after(self.how)
 
 
 @dataclass(eq=False, kw_only=True)

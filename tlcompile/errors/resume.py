@@ -10,6 +10,14 @@ from tlcompile.errors.base import TLCompileError, listed
 from tlcompile.errors.run import IO_ERROR, RunError, quoted_path, shown_path
 
 
+def again_after(how: str) -> str:
+    """Word what helps after a process of a run has ended: killed by SIGKILL, or otherwise."""
+    again = "run the same command again: it goes on from the last checkpoint"
+    if "SIGKILL" in how:
+        return f"{again}. Where memory ran out: halve fine_tune.batch_size"
+    return again
+
+
 @dataclass(eq=False, kw_only=True)
 class StoppedError(TLCompileError):
     """Nothing is wrong: a signal asked the run to stop. Each signal has an exit code of its own."""
@@ -85,7 +93,7 @@ class CheckpointsLostError(RunError):
 class OtherRunError(RunError):
     """What decides a run's result is another than when it was begun.
 
-    `differences` are worded; `exact`: the rest is equal, so an inexact resume makes sense.
+    `differences` are worded; `inexact_helps`: they change last bits alone.
     """
 
     slug: ClassVar[str] = "other-run"
@@ -123,3 +131,34 @@ class RunBusyError(RunError):
 
     def fix(self) -> str:
         return f"wait for it, or stop it: see fuser {quoted_path(self.path / 'lock')}"
+
+
+@dataclass(eq=False, kw_only=True)
+class OtherStateError(RunError):
+    """What training has saved of its tensors does not fit those that train now.
+
+    Attributes:
+        what: Was saved: the state of the optimizer, the average of weights.
+        missing: Tensors without any.
+        left_over: Tensors that do not train now.
+    """
+
+    slug: ClassVar[str] = "other-state"
+
+    what: str
+    missing: tuple[str, ...]
+    left_over: tuple[str, ...]
+
+    def headline(self) -> str:
+        return f"the saved {self.what} is not that of what trains now"
+
+    def facts(self) -> dict[str, str]:
+        facts = {"wanted": "that of every tensor that trains, and of no other"}
+        if self.missing:
+            facts["missing"] = f"of {len(self.missing)} tensors: {listed(self.missing)}"
+        if self.left_over:
+            facts["left over"] = f"of {len(self.left_over)} tensors: {listed(self.left_over)}"
+        return facts
+
+    def fix(self) -> str:
+        return "resume with the recipe that saved it, or start anew: tlcompile train RECIPE --again"

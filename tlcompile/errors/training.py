@@ -248,27 +248,3 @@ class GoldenMismatchError(RunError):
 
     def fix(self) -> str:
         return "load it with the versions in its record.json"
-
-
-@dataclass(eq=False, kw_only=True)
-class AverageStateError(RunError):
-    """A saved average of weights does not fit what moves now."""
-
-    slug: ClassVar[str] = "average-state"
-
-    missing: tuple[str, ...]
-    left_over: tuple[str, ...]
-
-    def headline(self) -> str:
-        return "the saved average of weights is not that of what trains now"
-
-    def facts(self) -> dict[str, str]:
-        facts = {"wanted": "the average of every tensor that moves, and of no other"}
-        if self.missing:
-            facts["missing"] = f"of {len(self.missing)} tensors: {listed(self.missing)}"
-        if self.left_over:
-            facts["left over"] = f"of {len(self.left_over)} tensors: {listed(self.left_over)}"
-        return facts
-
-    def fix(self) -> str:
-        return "resume with the recipe that saved it, or start anew: tlcompile train RECIPE --again"

@@ -105,6 +105,8 @@ def chunk_batches(order: Sequence[int], batch_size: int) -> list[Sequence[int]]:
     BatchNorm in train mode refuses a single sample.
     """
     cuts = list(range(0, len(order), batch_size))
+    if not cuts:  # of a rank, where there are fewer samples than ranks
+        return []
     if len(cuts) > 1 and batch_size > 1 and len(order) - cuts[-1] == 1:
         cuts.pop()
     return [order[a:b] for a, b in zip(cuts, [*cuts[1:], len(order)], strict=True)]

@@ -151,7 +151,7 @@ class Parts:
         """Run one program on the tree."""
         if name not in self.cache:
             self.cache[name] = self.programs[name].function()
-        return self.cache[name](root, *inputs)
+        return root(self.cache[name], *inputs)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Parts:
         return self  # text and functions of text; nothing here belongs to one model
@@ -159,6 +159,14 @@ class Parts:
     def __reduce__(self) -> tuple[Any, ...]:
         # Compiled functions do not pickle.
         return Parts, (self.programs, self.boundary, self.folds, self.not_cacheable)
+
+
+class _Root(nn.Module):
+    """The bare module tree. Programs are called through it, so that its hooks see all of them."""
+
+    def forward(self, program: Callable[..., Any], *inputs: Any) -> Any:
+        """Run a program on the tree."""
+        return program(self, *inputs)
 
 
 class TreeModule(nn.Module):
@@ -176,7 +184,7 @@ class TreeModule(nn.Module):
     def __init__(self, tree: nn.Module, parts: Parts, frozen: Frozen) -> None:
         super().__init__()
         # Programs run on this bare root, whose dicts are ours: a child called `prefix` hides nothing.
-        root = nn.Module()
+        root = _Root()
         for owner in (self, root):
             owner._parameters = tree._parameters
             owner._buffers = tree._buffers
@@ -294,6 +302,13 @@ class CompiledModel(TreeModule):
         """The places in the tree of all modules and tensors that are vertices."""
         every = (program.targets for program in self._parts.programs.values())
         return frozenset().union(*every)
+
+    @property
+    def suffix_targets(self) -> frozenset[str]:
+        """The places in the tree of all modules and tensors that the trainable part uses."""
+        programs = self._parts.programs
+        named = (programs[n].targets for n in (SUFFIX, SUFFIX_TRAIN) if n in programs)
+        return frozenset().union(*named)
 
     @property
     def boundary(self) -> tuple[Boundary, ...]:

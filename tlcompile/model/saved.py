@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Set
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -11,31 +13,60 @@ from safetensors.torch import save as save_tensors
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from tlcompile.durable.shared_file import SharedFile
 from tlcompile.errors.base import Span, TLCompileError
 from tlcompile.errors.training import GoldenMismatchError
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.recipe.finished import GOLDEN, WEIGHTS, FinishedRun
+from tlcompile.recipe.finished import FROZEN, GOLDEN, WEIGHTS, FinishedRun
 from tlcompile.zoo.building import load_exactly
 
 # Relative to the largest output: versions and devices differ in the last bits (1e-6 .. 1e-4, TF32
 # included), another model differs in the first.
 GOLDEN_TOLERANCE = 1e-3
 
+FORMAT = {"format": "pt"}  # what other readers of safetensors want to know
+
+
+@dataclass(frozen=True)
+class FrozenFile:
+    """What training leaves as it is, in a file of its own, for all bundles that have it.
+
+    Attributes:
+        names: Of the tensors in it.
+        file: Written with the first bundle, linked in the others.
+    """
+
+    names: frozenset[str]
+    file: SharedFile
+
+    @classmethod
+    def of(cls, model: CompiledModel, names: frozenset[str]) -> FrozenFile:
+        """Return that of a model; it is not read before it has to be written."""
+        return cls(names, SharedFile(lambda: _serialised(model, names)))
+
 
 def tensor_files(
-    model: CompiledModel, boundary: tuple[Tensor, ...] | None = None
-) -> dict[str, bytes]:
-    """Return a model's weights and golden sample as files, by name.
+    model: CompiledModel,
+    boundary: tuple[Tensor, ...] | None = None,
+    frozen: FrozenFile | None = None,
+) -> dict[str, SharedFile]:
+    """Return a model's weights and golden sample as they are now, as files by name.
 
     Args:
         model: In any mode, on any device.
         boundary: What `golden_rows` gave, where the frozen part is still the same.
+        frozen: What goes into a file of its own; None: one file has all weights.
     """
-    tensors = {name: _on_disk(t) for name, t in model.state_dict().items()}
-    return {
-        WEIGHTS: save_tensors(tensors, {"format": "pt"}),
-        GOLDEN: save_tensors(golden_sample(model, boundary), {"format": "pt"}),
-    }
+    apart = frozen.names if frozen else frozenset()
+    weights = _serialised(model, model.state_dict().keys() - apart)
+    golden = save_tensors(golden_sample(model, boundary), FORMAT)
+    files = {WEIGHTS: SharedFile(lambda: weights), GOLDEN: SharedFile(lambda: golden)}
+    return {**files, FROZEN: frozen.file} if frozen else files
+
+
+def _serialised(model: CompiledModel, names: Set[str]) -> bytes:
+    state = model.state_dict()
+    return save_tensors({n: _on_disk(t) for n, t in state.items() if n in names}, FORMAT)
 
 
 def load_saved(model: nn.Module, run: FinishedRun, where: Span | None = None) -> None:
@@ -53,7 +84,7 @@ def load_saved(model: nn.Module, run: FinishedRun, where: Span | None = None) ->
     """
     assert isinstance(model, CompiledModel)
     try:
-        tensors = load_tensors(run.read(WEIGHTS))
+        tensors = {n: t for name in run.weights for n, t in load_tensors(run.read(name)).items()}
         load_exactly(model, tensors, source=str(run.bundle / WEIGHTS), model=run.recipe.name)
         _compare_golden(model, load_tensors(run.read(GOLDEN)), run.bundle)
     except TLCompileError as error:

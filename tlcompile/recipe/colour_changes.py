@@ -11,13 +11,12 @@ from pydantic import Field, model_validator
 
 from tlcompile.recipe.fields import Count, NotNegative
 from tlcompile.recipe.image_changes import (
-    CHANCE,
     FILL,
-    PIXELS,
     Chance,
     Change,
     Factor,
     Factors,
+    ImageChance,
     Interpolation,
     Level,
     Pair,
@@ -71,7 +70,7 @@ class RandomGrayscale(Change):
 
     word = "grayscale"
 
-    p: Chance = Field(0.1, description=CHANCE)
+    p: ImageChance = 0.1
 
     def changes_grey(self) -> bool:
         """Tell whether it does anything to an image with one channel."""
@@ -125,7 +124,7 @@ class RandomSolarize(Change):
     word = "solarize"
 
     threshold: Level = Field(128, description="Darkest grey level that is inverted.")
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomPosterize(Change):
@@ -134,7 +133,7 @@ class RandomPosterize(Change):
     word = "posterize"
 
     bits: Annotated[int, Field(ge=1, le=7)] = Field(4, description="Bits kept of each channel's 8.")
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomEqualize(Change):
@@ -142,7 +141,7 @@ class RandomEqualize(Change):
 
     word = "equalize"
 
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomAutocontrast(Change):
@@ -150,7 +149,7 @@ class RandomAutocontrast(Change):
 
     word = "autocontrast"
 
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomAdjustSharpness(Change):
@@ -159,7 +158,7 @@ class RandomAdjustSharpness(Change):
     word = "sharpness"
 
     sharpness_factor: NotNegative = Field(2.0, description="1 leaves the image as it is.")
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
     @model_validator(mode="after")
     def _does_something(self) -> RandomAdjustSharpness:
@@ -173,7 +172,7 @@ class RandomInvert(Change):
 
     word = "invert"
 
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomErasing(Change):
@@ -181,7 +180,7 @@ class RandomErasing(Change):
 
     word = "random_erasing"
 
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
     scale: Shares = Field((0.02, 0.33), description="Smallest and largest share of the area.")
     ratio: Factors = Field((0.3, 3.3), description="Smallest and largest height / width.")
     value: Level = Field(0, description="Grey level of the rectangle.")
@@ -190,7 +189,7 @@ class RandomErasing(Change):
 class _Auto(Change):
     mask = "unknown"
 
-    interpolation: Interpolation = Field("nearest", description=PIXELS)
+    interpolation: Interpolation = "nearest"
     fill: Level | None = Field(None, description=f"{FILL} Default: black.")
 
 
@@ -240,4 +239,4 @@ class AugMix(_Auto):
     chain_depth: Small | None = Field(None, description="Changes a chain; default: drawn, 1 to 3.")
     alpha: Factor = Field(1.0, description="Of the distributions of the weights.")
     all_ops: bool = Field(True, description="Also brightness, colour, contrast and sharpness.")
-    interpolation: Interpolation = Field("bilinear", description=PIXELS)
+    interpolation: Interpolation = "bilinear"

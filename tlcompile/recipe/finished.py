@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,6 +21,7 @@ from tlcompile.recipe.yaml_reader import read_recipe_text
 PLACES = ("runs", "sweeps")
 FILES = ("model.safetensors", "recipe.yaml", "record.json", "golden.safetensors")
 WEIGHTS, RECIPE, RECORD, GOLDEN = FILES
+FROZEN = "frozen.safetensors"  # beside WEIGHTS, where training left something as it was
 RECORDED = ("classes", "preprocessing", "task", "chunk_size", "base")
 
 
@@ -42,7 +44,7 @@ class FinishedRun:
     record: dict[str, Any]
 
     def read(self, name: str) -> bytes:
-        """Read one of FILES.
+        """Read one of FILES, or of `weights`.
 
         Raises:
             DamagedFileError: It is not as it was written.
@@ -55,9 +57,23 @@ class FinishedRun:
         return tuple(self.record["classes"])
 
     @property
+    def weights(self) -> tuple[str, ...]:
+        """Return the names of the files that have its weights: each tensor is in one of them."""
+        return (WEIGHTS, FROZEN) if FROZEN in read_manifest(self.bundle) else (WEIGHTS,)
+
+    @property
     def weights_sha256(self) -> str:
-        """Return the digest of its weights, as its manifest has it; they are not read."""
-        return read_manifest(self.bundle)[WEIGHTS].sha256
+        """Return the digest of its weights, which are not read: that of the file, as its manifest has it.
+
+        Of two files that of both digests, with a space between them.
+        """
+        manifest = read_manifest(self.bundle)
+        digests = [manifest[name].sha256 for name in self.weights]
+        return (
+            digests[0]
+            if len(digests) == 1
+            else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        )
 
     @property
     def on_own_module(self) -> bool:

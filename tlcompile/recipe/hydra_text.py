@@ -29,11 +29,6 @@ _QUOTED = re.compile(r"'.*'", re.DOTALL)
 _ARGUMENT = re.compile(r"\+{0,2}([^=]*)=(.*)", re.DOTALL)
 
 
-def to_hydra(override: Override) -> str:
-    """Write one override as an argument of Hydra's command line."""
-    return f"++{_hydra_key(override)}={_hydra_value(override)}"
-
-
 def to_hydra_arguments(overrides: Iterable[Override]) -> list[str]:
     """Write all overrides of a command line; a repeated key keeps each of its values."""
     seen: Counter[str] = Counter()
@@ -55,7 +50,7 @@ def from_hydra(text: str, typed: Sequence[Override] = ()) -> Override:
             text and its places, so that an error points at the user's own command line.
 
     Raises:
-        OverrideSyntaxError: It is not a text that `to_hydra` or a sweeper writes.
+        OverrideSyntaxError: It is not a text that `to_hydra_arguments` or a sweeper writes.
     """
     where = Span(COMMAND_LINE, 1, 1)
     argument = _ARGUMENT.fullmatch(text)

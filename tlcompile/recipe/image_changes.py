@@ -28,11 +28,11 @@ Growths = Annotated[tuple[Growth, Growth], *Pair]
 Degrees = Annotated[float, Field(ge=0, le=180)]
 Slant = Annotated[float, Field(gt=0, lt=90)]
 Chance = Annotated[float, Field(gt=0, le=1)]  # at 0 the line would have no effect
+ImageChance = Annotated[Chance, Field(description="Chance that an image is changed.")]
 Level = Annotated[int, Field(ge=0, le=255)]
-Interpolation = Literal["nearest", "bilinear"]
-CHANCE = "Chance that an image is changed."
 FILL = "Grey level of the pixels that no pixel moved to."
 PIXELS = "How pixels between pixels are read; masks always by the nearest."
+Interpolation = Annotated[Literal["nearest", "bilinear"], Field(description=PIXELS)]
 
 
 class Change(Section):
@@ -111,7 +111,7 @@ class RandomHorizontalFlip(_Moves):
 
     word = "horizontal_flip"
 
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomVerticalFlip(_Moves):
@@ -119,7 +119,7 @@ class RandomVerticalFlip(_Moves):
 
     word = "vertical_flip"
 
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
 
 
 class RandomRotation(_Moves):
@@ -128,7 +128,7 @@ class RandomRotation(_Moves):
     word = "rotation"
 
     degrees: Annotated[Degrees, Field(gt=0)] = Field(15.0, description="At most, either way.")
-    interpolation: Interpolation = Field("bilinear", description=PIXELS)
+    interpolation: Interpolation = "bilinear"
     fill: Level | None = Field(None, description=f"{FILL} Default: black.")
 
 
@@ -143,7 +143,7 @@ class RandomAffine(_Moves):
     )
     scale: Factors | None = Field(None, description="Smallest and largest factor of the size.")
     shear: Slant | None = Field(None, description="Slanted at most, degrees, either way.")
-    interpolation: Interpolation = Field("nearest", description=PIXELS)
+    interpolation: Interpolation = "nearest"
     fill: Level = Field(0, description=FILL)
 
     @model_validator(mode="after")
@@ -162,8 +162,8 @@ class RandomPerspective(_Moves):
     word = "perspective"
 
     distortion_scale: Chance = Field(0.5, description="How far a corner may move, share of a half.")
-    p: Chance = Field(0.5, description=CHANCE)
-    interpolation: Interpolation = Field("bilinear", description=PIXELS)
+    p: ImageChance = 0.5
+    interpolation: Interpolation = "bilinear"
     fill: Level = Field(0, description=FILL)
 
 
@@ -178,7 +178,7 @@ class ElasticTransform(_Moves):
     sigma: Annotated[float, Field(gt=0, le=100)] = Field(
         5.0, description="How smoothly: standard deviation, pixels."
     )
-    interpolation: Interpolation = Field("bilinear", description=PIXELS)
+    interpolation: Interpolation = "bilinear"
     fill: Level = Field(0, description=FILL)
 
 
@@ -188,5 +188,5 @@ class RandomZoomOut(_Moves):
     word = "zoom_out"
 
     side_range: Growths = Field((1.0, 4.0), description="Smallest and largest factor of the sides.")
-    p: Chance = Field(0.5, description=CHANCE)
+    p: ImageChance = 0.5
     fill: Level = Field(0, description="Grey level of the canvas.")

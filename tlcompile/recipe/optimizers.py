@@ -8,16 +8,22 @@ from pydantic import BeforeValidator, Field, Strict, model_validator
 
 from tlcompile.recipe.fields import NotNegative, Probability, Rate, Section
 
-Betas = Annotated[tuple[Probability, Probability], Strict(False)]
+Betas = Annotated[
+    tuple[Probability, Probability],
+    Strict(False),
+    Field(description="Decay of the running means of gradients and of their squares."),
+]
 Pair = Annotated[tuple[Rate, Rate], Strict(False)]
 Three = Annotated[tuple[float, float, float], Strict(False)]
-
-BETAS = "Decay of the running means of gradients and of their squares."
-EPS = "Added to the denominator."
-L2 = "L2 penalty added to the gradient."
-DECOUPLED = "Share of each weight lost a step, x lr."
-AMSGRAD = "Keep the largest mean of squares so far."
-IS_DECOUPLED = "Whether weight_decay takes from the weights, as adamw, not from gradients."
+Momentum = Annotated[Probability, Field(description="Weight of the earlier steps.")]
+Eps = Annotated[NotNegative, Field(description="Added to the denominator.")]
+L2 = Annotated[NotNegative, Field(description="L2 penalty added to the gradient.")]
+Decay = Annotated[NotNegative, Field(description="Share of each weight lost a step, x lr.")]
+Amsgrad = Annotated[bool, Field(description="Keep the largest mean of squares so far.")]
+Decoupled = Annotated[
+    bool,
+    Field(description="Whether weight_decay takes from the weights, as adamw, not from gradients."),
+]
 
 
 class _Optimizer(Section):
@@ -36,10 +42,10 @@ class Sgd(_Optimizer):
     """Stochastic gradient descent."""
 
     name: Literal["sgd"]
-    momentum: Probability = Field(0.0, description="Weight of the earlier steps.")
+    momentum: Momentum = 0.0
     dampening: Probability = Field(0.0, description="Share of the gradient kept from momentum.")
     nesterov: bool = Field(False, description="Look ahead; needs momentum.")
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    weight_decay: L2 = 0.0
 
     @model_validator(mode="after")
     def _momentum_is_there(self) -> Sgd:
@@ -56,50 +62,50 @@ class Adam(_Optimizer):
     """Adam, with the penalty in the gradient."""
 
     name: Literal["adam"]
-    betas: Betas = Field((0.9, 0.999), description=BETAS)
-    eps: NotNegative = Field(1e-8, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
-    amsgrad: bool = Field(False, description=AMSGRAD)
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: L2 = 0.0
+    amsgrad: Amsgrad = False
 
 
 class AdamW(_Optimizer):
     """Adam with decoupled weight decay."""
 
     name: Literal["adamw"] = "adamw"
-    betas: Betas = Field((0.9, 0.999), description=BETAS)
-    eps: NotNegative = Field(1e-8, description=EPS)
-    weight_decay: NotNegative = Field(0.01, description=DECOUPLED)
-    amsgrad: bool = Field(False, description=AMSGRAD)
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: Decay = 0.01
+    amsgrad: Amsgrad = False
 
 
 class NAdam(_Optimizer):
     """Adam that looks ahead as Nesterov's momentum."""
 
     name: Literal["nadam"]
-    betas: Betas = Field((0.9, 0.999), description=BETAS)
-    eps: NotNegative = Field(1e-8, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: L2 = 0.0
     momentum_decay: NotNegative = Field(0.004, description="Decay of the momentum.")
-    decoupled_weight_decay: bool = Field(False, description=IS_DECOUPLED)
+    decoupled_weight_decay: Decoupled = False
 
 
 class RAdam(_Optimizer):
     """Adam that corrects the variance of its first steps."""
 
     name: Literal["radam"]
-    betas: Betas = Field((0.9, 0.999), description=BETAS)
-    eps: NotNegative = Field(1e-8, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
-    decoupled_weight_decay: bool = Field(False, description=IS_DECOUPLED)
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: L2 = 0.0
+    decoupled_weight_decay: Decoupled = False
 
 
 class Adamax(_Optimizer):
     """Adam with the largest gradient in place of the mean of squares."""
 
     name: Literal["adamax"]
-    betas: Betas = Field((0.9, 0.999), description=BETAS)
-    eps: NotNegative = Field(1e-8, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: L2 = 0.0
 
 
 class RmsProp(_Optimizer):
@@ -107,10 +113,10 @@ class RmsProp(_Optimizer):
 
     name: Literal["rmsprop"]
     alpha: Probability = Field(0.99, description="Decay of the running mean of squares.")
-    momentum: Probability = Field(0.0, description="Weight of the earlier steps.")
+    momentum: Momentum = 0.0
     centered: bool = Field(False, description="Divide by the estimated variance instead.")
-    eps: NotNegative = Field(1e-8, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    eps: Eps = 1e-8
+    weight_decay: L2 = 0.0
 
 
 class Adagrad(_Optimizer):
@@ -119,8 +125,8 @@ class Adagrad(_Optimizer):
     name: Literal["adagrad"]
     lr_decay: NotNegative = Field(0.0, description="The rate is divided by 1 + steps x lr_decay.")
     initial_accumulator_value: NotNegative = Field(0.0, description="Where the sum starts.")
-    eps: NotNegative = Field(1e-10, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    eps: Eps = 1e-10
+    weight_decay: L2 = 0.0
 
 
 class Adadelta(_Optimizer):
@@ -128,8 +134,8 @@ class Adadelta(_Optimizer):
 
     name: Literal["adadelta"]
     rho: Probability = Field(0.9, description="Decay of the running means of squares.")
-    eps: NotNegative = Field(1e-6, description=EPS)
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    eps: Eps = 1e-6
+    weight_decay: L2 = 0.0
 
 
 class Asgd(_Optimizer):
@@ -138,7 +144,7 @@ class Asgd(_Optimizer):
     name: Literal["asgd"]
     lambd: NotNegative = Field(1e-4, description="Decay of the weights, x rate, a step.")
     alpha: NotNegative = Field(0.75, description="Power by which the rate decays.")
-    weight_decay: NotNegative = Field(0.0, description=L2)
+    weight_decay: L2 = 0.0
 
 
 class Rprop(_Optimizer):
@@ -170,7 +176,7 @@ class Adafactor(_Optimizer):
     d: Annotated[float, Field(ge=1, le=1e6)] = Field(
         1.0, description="Largest root mean square of a step."
     )
-    weight_decay: NotNegative = Field(0.0, description=DECOUPLED)
+    weight_decay: Decay = 0.0
 
 
 class Muon(_Optimizer):
@@ -180,13 +186,13 @@ class Muon(_Optimizer):
     others_lr: Rate | None = Field(
         None, description="Learning rate of what adamw moves; default: lr."
     )
-    weight_decay: NotNegative = Field(0.1, description=DECOUPLED)
-    momentum: Probability = Field(0.95, description="Weight of the earlier steps.")
+    weight_decay: Decay = 0.1
+    momentum: Momentum = 0.95
     nesterov: bool = Field(True, description="Look ahead.")
     ns_coefficients: Three = Field(
         (3.4445, -4.775, 2.0315), description="Of the Newton-Schulz polynomial."
     )
-    eps: NotNegative = Field(1e-7, description=EPS)
+    eps: Eps = 1e-7
     ns_steps: Annotated[int, Field(ge=1, le=99)] = Field(5, description="Newton-Schulz steps.")
     adjust_lr_fn: Literal["original", "match_rms_adamw"] | None = Field(
         None, description="How the rate follows a matrix's shape; default: original."

@@ -26,6 +26,11 @@ class Run(Section):
         1,
         description="How many of this machine's; auto: all GPUs. Each computes `batch_size` images.",
     )
+    sharding: Literal["none", "full"] = Field(
+        "none",
+        description="full: what trains is cut over the devices, with its gradients and the "
+        "optimizer's state (FSDP2), for models that do not fit one. none: each has all of it.",
+    )
     precision: Literal["fp32", "bf16", "fp16", "auto"] = Field(
         "fp32",
         description="Of the trainable part. bf16, fp16: autocast, channels-last, optimizers in fp32. "

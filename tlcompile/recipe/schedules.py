@@ -19,8 +19,8 @@ from tlcompile.recipe.fields import (
 Growth = Annotated[int, Field(ge=1, le=1000)]
 Factor = Annotated[float, Field(gt=0, lt=1)]
 
-LOW = "Factor that it falls to."
-GAMMA = "Factor at each step."
+Low = Annotated[Probability, Field(description="Factor that it falls to.")]
+Gamma = Annotated[Rate, Field(description="Factor at each step.")]
 
 
 class _Schedule(Section):
@@ -51,7 +51,7 @@ class Step(_Warm):
 
     name: Literal["step"]
     every: Positive = Field(description="Epochs between two steps.")
-    gamma: Rate = Field(0.1, description=GAMMA)
+    gamma: Gamma = 0.1
 
 
 class MultiStep(_Warm):
@@ -61,7 +61,7 @@ class MultiStep(_Warm):
     at: Annotated[tuple[Positive, ...], Strict(False), BeforeValidator(as_list)] = Field(
         description="Finished epochs at which it steps, rising."
     )
-    gamma: Rate = Field(0.1, description=GAMMA)
+    gamma: Gamma = 0.1
 
     @model_validator(mode="after")
     def _rising(self) -> MultiStep:
@@ -81,7 +81,7 @@ class LinearFall(_Warm):
     """From the rate down along a line, epoch by epoch."""
 
     name: Literal["linear"]
-    min: Probability = Field(0.0, description=LOW)
+    min: Low = 0.0
 
 
 class Polynomial(_Warm):
@@ -95,7 +95,7 @@ class Cosine(_Warm):
     """From the rate down along half a cosine, epoch by epoch."""
 
     name: Literal["cosine"]
-    min: Probability = Field(0.0, description=LOW)
+    min: Low = 0.0
 
 
 class CosineRestarts(_Warm):
@@ -104,7 +104,7 @@ class CosineRestarts(_Warm):
     name: Literal["cosine_restarts"]
     every: Positive = Field(description="Epochs of the first half cosine.")
     growth: Growth = Field(1, description="Factor of the length of each next one.")
-    min: Probability = Field(0.0, description=LOW)
+    min: Low = 0.0
 
 
 class OneCycle(_Schedule):
@@ -121,10 +121,10 @@ class Plateau(_Warm):
     """Multiplied by factor when the monitored value no longer improves."""
 
     name: Literal["plateau"]
-    factor: Factor = Field(0.1, description=GAMMA)
+    factor: Factor = Field(0.1, description="Factor at each step.")
     patience: Positive = Field(5, description="Epochs without improvement.")
     min_delta: NotNegative = Field(0.0, description="Smallest change that counts.")
-    min: Probability = Field(0.0, description=LOW)
+    min: Low = 0.0
 
 
 OneSchedule = (

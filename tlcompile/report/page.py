@@ -141,13 +141,20 @@ def command(one: Command) -> str:
     return f'<div class="command">{why}<pre><code>{escape(one.text)}</code></pre></div>'
 
 
-def details(title: str, body: str, *, shown: bool = False) -> str:
-    """Return what is folded away until it is wanted."""
-    return (
-        f"<details{' open' if shown else ''}><summary>{escape(title)}</summary>{body}</details>"
-        if body
-        else ""
-    )
+def details(title: str, body: str, *, shown: bool = False, look: str = "") -> str:
+    """Return what is folded away until it is wanted; on paper it is open, unless it is `more`."""
+    state = " open" if shown else ""
+    head = f'<details class="{look}"{state}><summary>{escape(title)}</summary>'
+    return f"{head}{body}</details>" if body else ""
+
+
+def chart_grid(charts: Sequence[str], most: int = 6) -> str:
+    """Return charts beside each other; those behind the first few are folded away."""
+    grids = [
+        f'<div class="charts">{"".join(some)}</div>' if some else ""
+        for some in (charts[:most], charts[most:])
+    ]
+    return grids[0] + details(f"{len(charts) - most} more", grids[1])
 
 
 def percent(value: float | None, digits: int = 1) -> str:

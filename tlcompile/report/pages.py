@@ -60,49 +60,70 @@ class Output:
         name: Of the output; empty where it is the only one.
         classes: Each alone.
         confusion: How often each class (row) was taken for each (column); empty where unknown.
+        task: Of recipe.tasks.TASKS; of a segmentation pixels are counted.
     """
 
     name: str
     classes: tuple[ClassRow, ...]
     confusion: tuple[tuple[int, ...], ...] = ()
+    task: str = "classification"
 
 
 @dataclass(frozen=True)
-class Mistake:
-    """An image that is taken for another class.
+class Tile:
+    """A validation image, and what is said of it.
 
     Attributes:
-        uri: The image itself, as a data URI.
+        images: As data URIs; behind the image its mask and the predicted one, where it has masks.
         name: Its file.
-        true: Its own class.
-        predicted: What it is taken for.
-        probability: Of that.
+        said: What the model says.
+        true: What is right.
+        sure: How sure the model is, or how wrong; in words.
         pixelated: Whether it is so small that its pixels are shown.
     """
 
-    uri: str
+    images: tuple[str, ...]
     name: str
+    said: str
     true: str
-    predicted: str
-    probability: float
+    sure: str = ""
     pixelated: bool = False
 
 
 @dataclass(frozen=True)
-class Mistakes:
-    """The images that are taken for another class, the surest first.
+class Scatter:
+    """One number as it is, and as it is predicted.
 
     Attributes:
-        shown: Those that the page shows.
-        total: How many there are.
-        count: Images that were judged.
-        note: Why none are shown; else empty.
+        name: Its own.
+        points: (true, predicted) in its own units.
+        count: Images, of which `points` are a part.
+        error: The mean absolute one of all.
     """
 
-    shown: tuple[Mistake, ...] = ()
-    total: int = 0
-    count: int = 0
-    note: str = ""
+    name: str
+    points: tuple[tuple[float, float], ...]
+    count: int
+    error: float
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What one output says of single validation images.
+
+    Attributes:
+        title: Of the section.
+        lead: How many are wrong, and which are shown.
+        tiles: The worst first.
+        scatters: Of a regression, one a number.
+        colours: Of masks: each class with its colour, as `#rrggbb`.
+    """
+
+    title: str
+    lead: str
+    tiles: tuple[Tile, ...] = ()
+    scatters: tuple[Scatter, ...] = ()
+    colours: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,7 +149,8 @@ class RunData:
         reading: What the curves say: verdict, evidence, advice; None: not read.
         scores: Of the best epoch's weights.
         outputs: Classes of each output.
-        mistakes: What is taken for another class.
+        predicted: What each output says of single validation images.
+        predicted_note: Why that is not shown; else empty.
         figures: Drawings of the compiled model, as HTML of `graph_figure`, one a phase.
         graph_note: Why there is none; else empty.
         rates: What trains at which rate.
@@ -149,7 +171,8 @@ class RunData:
     reading: tuple[str, str, str] | None = None
     scores: tuple[SplitScore, ...] = ()
     outputs: tuple[Output, ...] = ()
-    mistakes: Mistakes = Mistakes()
+    predicted: tuple[Predicted, ...] = ()
+    predicted_note: str = ""
     figures: tuple[str, ...] = ()
     graph_note: str = ""
     rates: Table = ((), ())
@@ -180,6 +203,7 @@ class SweepPoint:
         error: First line of what went wrong.
         command: Trains it again, alone.
         curve: The metric of each epoch; nan where it was not measured.
+        train_curve: The same of training; empty where that was never measured.
     """
 
     overrides: Mapping[str, str]
@@ -197,6 +221,7 @@ class SweepPoint:
     error: str = ""
     command: str = ""
     curve: tuple[float, ...] = ()
+    train_curve: tuple[float, ...] = ()
 
     @property
     def label(self) -> str:
@@ -230,7 +255,7 @@ class SweepData:
         freeze_points: Names of those that occur, from the input to the output.
         notes: Sentences: what the charts do not show, and why.
         origin: Versions, device, as (word, value).
-        command: Brings the sweep to its end: it runs only what is missing.
+        command: As it was typed; it runs what is missing or failed.
         advice: Where the freeze points were ranked.
     """
 

@@ -155,7 +155,7 @@
       });
     }
     document.addEventListener("click", (event) => {
-      const node = event.target.closest?.(".mark, tr[data-point], .course");
+      const node = event.target.closest?.(".mark, tr[data-point], .course, .multiples li");
       if (node && !String(getSelection())) choose(of(node));
     });
     document.addEventListener("keydown", (event) => { if (event.key === "Escape") reset(); });

@@ -18,6 +18,7 @@ from tlcompile.report.charts import (
     whole_scale,
 )
 from tlcompile.report.page import (
+    chart_grid,
     command,
     details,
     facts,
@@ -29,10 +30,12 @@ from tlcompile.report.page import (
     shown_value,
     table,
 )
-from tlcompile.report.pages import ClassRow, Mistake, Mistakes, Output, RunData, SplitScore
+from tlcompile.report.pages import Output, RunData, SplitScore
+from tlcompile.report.predicted import predicted_sections
 
 SHOWN = 20  # classes, up to which a confusion matrix can be read on a page
 LABELS = 62  # room for "validation" beside a line
+WORDS = {"multilabel": "Labels"}  # else classes
 SPLITS = {"train": "training", "val": "validation"}
 
 
@@ -43,7 +46,7 @@ def run_page(data: RunData) -> str:
         section("Curves", _curves(data)),
         section("Scores", _scores(data.scores), lead="Of the best epoch's weights."),
         *(_output(output) for output in data.outputs),
-        _mistakes(data.mistakes),
+        *predicted_sections(data.predicted, data.predicted_note),
         section("Model", _model(data)),
         section("Rates and phases", table(*data.rates)),
         section("What ran", facts(data.origin) + details("recipe.yaml", _text(data.recipe))),
@@ -87,14 +90,20 @@ def _curves(data: RunData) -> str:
             f'<p class="reading"><strong>{escape(verdict[0].upper() + verdict[1:])}:</strong> '
             f"{escape(evidence)}.{escape(more)}</p>"
         )
-    names = ["loss"]
-    main = data.monitor.partition("/")[2]
-    there = {c.partition("/")[2] for c in data.epochs[0].values if "/" in c}
-    if main == "loss":
-        main = next((name for name in sorted(there) if name.endswith(("accuracy", "mae"))), main)
-    names += [main] if main != "loss" and main in there else []
-    drawn = "\n".join(_curve(data, name) for name in names)
-    return f'{told}<div class="charts">{drawn}</div>'
+    return told + chart_grid([_curve(data, name) for name in _drawn(data)])
+
+
+def _drawn(data: RunData) -> list[str]:
+    """Return the loss, the main metric of each output, and what the best epoch is chosen by."""
+    both = [c.removeprefix("train/") for c in data.epochs[0].values if c.startswith("train/")]
+    there = {
+        column.partition("/")[2]
+        for epoch in data.epochs
+        for column, value in epoch.values.items()
+        if math.isfinite(value)
+    }
+    names = dict.fromkeys(["loss", *both, data.monitor.partition("/")[2]])
+    return [name for name in names if name in there]
 
 
 def _curve(data: RunData, name: str) -> str:
@@ -191,25 +200,39 @@ def _worst(output: Output) -> str:
 
 
 def _output(output: Output) -> str:
-    title = f"Classes: {output.name}" if output.name else "Classes"
-    classes = _classes(output.classes)
+    word = WORDS.get(output.task, "Classes")
+    title = f"{word}: {output.name}" if output.name else word
+    classes = _classes(output)
     if len(output.classes) > SHOWN:
-        classes = details(f"all {len(output.classes)} classes, the lowest recall first", classes)
+        many = f"all {len(output.classes)} {word.lower()}, the lowest recall first"
+        classes = details(many, classes)
     matrix = _matrix(output) if len(output.classes) <= SHOWN else _confusions(output)
     return section(title, f'<div class="pair"><div>{matrix}</div><div>{classes}</div></div>')
 
 
-def _classes(rows: Sequence[ClassRow]) -> str:
+def _classes(output: Output) -> str:
+    rows, pixels = output.classes, output.task == "segmentation"
     ordered = sorted(rows, key=lambda r: -1 if r.recall is None else r.recall)
     order = ordered if len(rows) > SHOWN else rows
     cells = [
         (
-            row.name, str(row.count), str(row.correct),
+            row.name, f"{row.count:,}", f"{row.correct:,}",
             percent(row.recall), percent(row.precision), percent(row.f1),
+            *([percent(iou(row.f1))] if pixels else []),
         )
         for row in order
     ]  # fmt: skip
-    return table(("class", "n", "correct", "recall", "precision", "F1"), cells)
+    counted = ("pixels" if pixels else "n", "correct", "recall", "precision", "F1")
+    return table((_one(output), *counted, *(["IoU"] if pixels else [])), cells)
+
+
+def _one(output: Output) -> str:
+    return "label" if output.task == "multilabel" else "class"
+
+
+def iou(f1: float | None) -> float | None:
+    """Return the intersection over union of which F1 is a function: I/U = F1 / (2 - F1)."""
+    return None if f1 is None else f1 / (2 - f1)
 
 
 def _matrix(output: Output) -> str:
@@ -218,24 +241,28 @@ def _matrix(output: Output) -> str:
         return ""
     names = [row.name for row in output.classes]
     head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
+    pixels = output.task == "segmentation"
     lines = []
     for i, row in enumerate(output.confusion):
-        total = sum(row)
-        cells = "".join(_cell(names, i, j, count, total) for j, count in enumerate(row))
+        cells = "".join(_cell(names, row, i, j, shares=pixels) for j in range(len(row)))
         lines.append(f'<tr><th scope="row">{escape(names[i])}</th>{cells}</tr>')
+    what = "what a pixel is, in percent" if pixels else "what an image is"
     return (
-        '<p class="caption">A row is what an image is, a column what it is taken for.</p>'
+        f'<p class="caption">A row is {what}, a column what it is taken for.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="confusion matrix">'
         f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 
 
-def _cell(names: Sequence[str], i: int, j: int, count: int, total: int) -> str:
+def _cell(names: Sequence[str], row: Sequence[int], i: int, j: int, *, shares: bool) -> str:
+    """Return a cell with its count; of pixels, of which there are many, with its share of the row."""
+    count, total = row[j], sum(row)
     shade = math.ceil(5 * count / total) if total else 0  # 0: none at all
     right = " right" if i == j else ""
-    title = f"{names[i]} taken for {names[j]}: {count} of {total}"
-    return f'<td class="s{shade}{right}" title="{escape(title)}">{count or "·"}</td>'
+    title = f"{names[i]} taken for {names[j]}: {count:,} of {total:,}"
+    shown = f"{100 * count / total:.1f}" if shares and total else f"{count}"
+    return f'<td class="s{shade}{right}" title="{escape(title)}">{shown if count else "·"}</td>'
 
 
 def _confusions(output: Output) -> str:
@@ -250,30 +277,11 @@ def _confusions(output: Output) -> str:
         ),
         key=lambda pair: -pair[0],
     )
-    rows = [(true, taken, f"{count}", f"{total}") for count, true, taken, total in pairs[:SHOWN]]
-    return table(("is", "taken for", "images", "of"), rows)
-
-
-def _mistakes(mistakes: Mistakes) -> str:
-    if mistakes.note:
-        return section("Mistakes", f'<p class="lead">{escape(mistakes.note)}</p>')
-    if not mistakes.total:
-        return ""
-    shown, total = len(mistakes.shown), mistakes.total
-    which = "all of them" if shown == total else f"the {shown} that the model is surest of"
-    lead = f"{total} of {mistakes.count} validation images are taken for another class; {which}."
-    tiles = "\n".join(_tile(one) for one in mistakes.shown)
-    return section("Mistakes", f'<ul class="tiles">{tiles}</ul>', lead=lead)
-
-
-def _tile(one: Mistake) -> str:
-    look = ' class="pixelated"' if one.pixelated else ""
-    alt = f"{one.true}, taken for {one.predicted}"
-    return (
-        f'<li><img src="{escape(one.uri)}" alt="{escape(alt)}" title="{escape(one.name)}"{look}>'
-        f"<span>said <b>{escape(one.predicted)}</b>, {percent(one.probability, 0)}</span>"
-        f"<span>is {escape(one.true)}</span></li>"
-    )
+    rows = [
+        (true, taken, f"{count:,}", f"{total:,}") for count, true, taken, total in pairs[:SHOWN]
+    ]
+    what = "pixels" if output.task == "segmentation" else "images"
+    return table(("is", "taken for", what, "of"), rows)
 
 
 def _model(data: RunData) -> str:

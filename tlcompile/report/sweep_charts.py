@@ -123,7 +123,7 @@ def _depth(
     series = sorted({(colour, shape) for _, colour, shape in groups})
     labelled = 1 < len(series) <= LABELLED
     names = [_series_name(encoding, *one) for one in series]
-    room = max((len(name) for name in names), default=0) * 6.4 + 14 if labelled else RIGHT
+    room = max((len(name) for name in names), default=0) * 6.4 + 17 if labelled else RIGHT
     panel = Panel(
         metric_words(data.metric), encoding.across, encoding.scale(), y, bottom, min(110, int(room))
     )
@@ -187,7 +187,7 @@ def _spread(
 def _labels(labels: Sequence[tuple[tuple[float, float], int, str]]) -> Iterator[str]:
     """Yield the name of each series beside its last mean."""
     heights = apart([y for (_, y), _, _ in labels], 14, HEIGHT - 4)
-    right = max(x for (x, _), _, _ in labels) + 14
+    right = max(x for (x, _), _, _ in labels) + 17
     for (_, colour, name), height in zip(labels, heights, strict=True):
         yield f'<text class="label c{colour}" x="{right:g}" y="{height + 4:g}">{escape(cut(name, 15))}</text>'
 
@@ -298,6 +298,15 @@ def best_point(data: SweepData) -> int | None:
         return None
     sign = 1 if data.rising else -1
     return -max(known, key=lambda pair: (sign * pair[0], pair[1]))[1]
+
+
+def ranked(data: SweepData) -> list[tuple[int, SweepPoint]]:
+    """Return points with their numbers, the best first; those without a value last."""
+    sign = -1 if data.rising else 1
+    return sorted(
+        enumerate(data.points),
+        key=lambda pair: (pair[1].value is None, sign * (pair[1].value or 0)),
+    )
 
 
 def legend(data: SweepData) -> list[tuple[str, str, str]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from html import escape
 
 from tlcompile.report.encoding import Encoding, encode, number, short_names, value_of
@@ -18,7 +18,8 @@ from tlcompile.report.page import (
     table,
 )
 from tlcompile.report.pages import Command, SweepData, SweepPoint
-from tlcompile.report.sweep_charts import about, best_point, charts, legend
+from tlcompile.report.sweep_charts import about, best_point, charts, legend, ranked
+from tlcompile.report.sweep_curves import caption, small_charts
 
 FEW = 12  # points whose commands are shown at once
 
@@ -30,6 +31,7 @@ def sweep_page(data: SweepData) -> str:
     parts = [
         _head(data),
         section("Results", drawn, look="results"),
+        section("Curves", small_charts(data), lead=caption(data), look="curves"),
         section("Means over seeds", _means(data, encoding)),
         section("Points", _points(data, encoding), look="points"),
         section("Failed points", _failed(data)),
@@ -182,7 +184,7 @@ def _points(data: SweepData, encoding: Encoding) -> str:
         *([] if "lr" in swept else ["lr"]), "trainable", "seconds", "state",
     ]  # fmt: skip
     rows = []
-    for index, point in _ranked(data):
+    for index, point in ranked(data):
         cells = {
             "#": (str(index + 1), index + 1),
             "freeze": (point.freeze, None),
@@ -208,15 +210,6 @@ def _points(data: SweepData, encoding: Encoding) -> str:
 def _metric(data: SweepData) -> str:
     """Return the metric's name alone: the page has said of which split it is."""
     return data.metric.rpartition("/")[2] or "metric"
-
-
-def _ranked(data: SweepData) -> Iterator[tuple[int, SweepPoint]]:
-    """Yield points with their numbers, the best first; those without a value last."""
-    sign = -1 if data.rising else 1
-    yield from sorted(
-        enumerate(data.points),
-        key=lambda pair: (pair[1].value is None, sign * (pair[1].value or 0)),
-    )
 
 
 def _measured(data: SweepData, point: SweepPoint) -> dict[str, tuple[str, float | None]]:
@@ -272,9 +265,8 @@ def _advice(data: SweepData) -> str:
 
 
 def _commands(data: SweepData) -> str:
-    again = (
-        command(Command(data.command, "What is missing or failed, again:")) if data.command else ""
-    )
+    why = "The whole sweep; what is finished stays, what is missing or failed runs:"
+    again = command(Command(data.command, why)) if data.command else ""
     each = "".join(
         f'<li value="{index + 1}" data-point="{index}">{command(Command(point.command))}</li>'
         for index, point in enumerate(data.points)

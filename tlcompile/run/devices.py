@@ -24,6 +24,11 @@ def device_notes(recipe: Recipe, models: Iterable[CompiledModel]) -> list[str]:
     size = recipe.fine_tune.batch_size
     who = "all GPUs of the machine" if devices == "auto" else f"{devices} devices"
     notes = [f"{who}, each with {size} images of a batch; the first one writes and speaks"]
+    if recipe.run.sharding == "full":
+        notes.append(
+            "what trains, its gradients and the optimizer's state are cut over the devices: of the "
+            "memory above, each has its share of these, and all of the frozen part"
+        )
     if norms:
         notes.append(
             f"{listed(norms, NAMES)} learn from the images of each device alone, and the running "

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
@@ -85,18 +86,12 @@ def judge(
     return judged.judge(model, source, objective=objective, batch_size=bundle.chunk_size)
 
 
-def logits_of(
+def outputs_of(
     bundle: Bundle, samples: Samples, *, workers: int, say: Say = lambda _line: None
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return what the model with one output says of samples, and what it is compared with.
-
-    Shape:
-        out: (N, logits) and (N, ...), on the CPU
-    """
+) -> Iterator[tuple[Any, Any]]:
+    """Return what the model says of samples, and what it is compared with, batch by batch."""
     model, source = _opened(bundle, samples, workers, say)
-    computed = list(predict(model, source, batch_size=bundle.chunk_size))
-    logits, targets = zip(*computed, strict=True)
-    return torch.cat(logits).cpu(), torch.cat(targets).cpu()
+    return predict(model, source, batch_size=bundle.chunk_size)
 
 
 def _opened(

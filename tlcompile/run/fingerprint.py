@@ -22,7 +22,7 @@ ABSENT: Final = "none"
 # What changes more than last bits; the rest is the machine's and its libraries'.
 DECISIVE: Final = ("recipe", "weights", "images", "contents", "devices")
 # Keys of `run` that decide bits, and those that do not: tests/run/test_fingerprint.py has each.
-DECIDES_BITS: Final = ("micro_batch", "precision", "compile", "deterministic")
+DECIDES_BITS: Final = ("micro_batch", "precision", "compile", "deterministic", "sharding")
 
 
 def fingerprint_of(

@@ -47,19 +47,20 @@ def finish(
         "curves": tell_curves(state, say),
         **environment(phases.device),
     }
-    writes, golden = phases.ranks.is_first, phases.golden()
+    model.to(phases.home)
+    writes, golden, frozen = phases.ranks.is_first, phases.golden(), phases.frozen_file()
     if writes:
-        files = tensor_files(model, golden)
+        files = tensor_files(model, golden, frozen)
         last = {**record, "weights_of": "last epoch"}
         save_bundle(folder / "last", model, resolved(recipe), last, files)
     assert saving.best is not None
     is_last = has_tensors(model, saving.best)
     load_into(model, saving.best)
     record["test"] = _test_once(phases, say)
-    model.hold_freeze()
+    model.to(phases.home).hold_freeze()
     if writes:
         bundled = {**record, "weights_of": "best epoch"}
-        files = files if is_last else tensor_files(model, golden)
+        files = files if is_last else tensor_files(model, golden, frozen)
         save_bundle(folder / "bundle", model, resolved(recipe), bundled, files)
         write_record(folder, {**record, "state": "finished"})
         saving.clear()
@@ -71,8 +72,7 @@ def _test_once(phases: Phases, say: Say) -> dict[str, Any] | None:
     test, index = phases.splits.test, phases.phase_of_best()
     if test is None:
         return None
-    model, size = phases.models[index], phases.recipe.features.batch_size
-    model.hold_freeze()
+    model, size = phases.ready(index), phases.recipe.features.batch_size
     with contextlib.ExitStack() as stack:
         source = phases.test
         if source is None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from functools import partial
 from typing import Any
 
 from tlcompile.errors.ranks import SweepUnderTorchrunError
 from tlcompile.errors.recipe import OverrideSyntaxError
+from tlcompile.recipe.layers.plugins import allowed_plugins
 from tlcompile.recipe.overrides import is_sweep, split_arguments
 from tlcompile.run.app import launch, open_session
 from tlcompile.run.ranks import compose_once
@@ -57,7 +59,7 @@ def run(options: argparse.Namespace) -> int:
             options.recipe,
             overrides,
             run_one=partial(run_single, **how, ranks=ranks),
-            run_points=partial(run_points, **how),
+            run_points=partial(run_points, command=typed_sweep(options), **how),
         )
         if multirun and ranks.world > 1:
             raise SweepUnderTorchrunError(world=ranks.world)
@@ -69,3 +71,11 @@ def run(options: argparse.Namespace) -> int:
         return compose_once(compose)
     compose(ALONE)
     return 0
+
+
+def typed_sweep(options: argparse.Namespace) -> str:
+    """Return the command of a sweep, quoted for a shell; without FLAGS, which say how this time goes."""
+    plugins = [word for name in allowed_plugins() for word in ("--allow-plugin", name)]
+    flags = {"-m", "--multirun", *FLAGS}
+    rest = [word for word in options.rest if word not in flags]
+    return shlex.join(["tlcompile", "train", *plugins, options.recipe, "-m", *rest])

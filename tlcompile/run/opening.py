@@ -67,7 +67,8 @@ def open_run(
         splits = shared.splits(recipe, opened, say)
     refuse_own_base(folder, opened.run)
     models = shared.models(recipe, opened, len(splits.classes), base)
-    models[0].to(device)
+    if recipe.run.sharding == "none" or ranks.world == 1:  # else a part of it, phase by phase
+        models[0].to(device)
     _refuse_unfit(recipe, models, splits, swept=swept)
     digests = shared.digests(recipe, splits)
     objective = objective_of(recipe, splits.classes, splits.train, device)

@@ -21,7 +21,7 @@ from tlcompile.features.own import own_store
 from tlcompile.features.prefix import Rows
 from tlcompile.features.sources import Source
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.model.saved import golden_rows
+from tlcompile.model.saved import FrozenFile, golden_rows
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.features import SourceBuilder
 from tlcompile.run.groups import groups_of
@@ -39,6 +39,7 @@ from tlcompile.training.optim import Optimizers, has_fused
 from tlcompile.training.proof import FreezeProof, frozen_digests, refuse_ungrouped
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.schedule import build_schedule
+from tlcompile.training.sharding import bring_frozen_part, gather_into, sharded
 from tlcompile.training.state import TrainingState
 from tlcompile.zoo.base import BaseModel
 
@@ -70,6 +71,7 @@ class Phases:
         precision: Of the frozen part; what `auto` has become, once it is known.
         told: What the record says of features, phase by phase.
         test: Rows of test/, where they do not depend on which epoch is the best.
+        cut: The running phase's model, and the copy of it that trains, where it is cut over ranks.
     """
 
     recipe: Recipe
@@ -88,6 +90,31 @@ class Phases:
     precision: str | None = None
     told: list[dict[str, Any]] = field(default_factory=list)
     test: Source | None = None
+    cut: tuple[CompiledModel, CompiledModel] | None = None
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether what trains is cut over the ranks; whole tensors of it are on the CPU then."""
+        return self.recipe.run.sharding == "full" and self.ranks.world > 1
+
+    @property
+    def home(self) -> torch.device:
+        """Where whole tensors of what trains are kept."""
+        return torch.device("cpu") if self.is_sharded else self.device
+
+    def ready(self, index: int) -> CompiledModel:
+        """Return a phase's model as it computes: itself, or a copy that is cut over the ranks."""
+        model = self.models[index]
+        model.hold_freeze()
+        if not self.is_sharded:
+            return model
+        bring_frozen_part(model, self.device)
+        return sharded(model, self.ranks, self.device)
+
+    def gather(self) -> None:
+        """Give the running phase's model what its copy has learned; every rank has to ask."""
+        if self.cut is not None:
+            gather_into(*self.cut)
 
     def golden(self) -> Rows | None:
         """Return what the frozen part computes of the golden sample, where no phase trains it."""
@@ -95,6 +122,14 @@ class Phases:
         if len(self.models) > 1 or not model.boundary:
             return None
         return self.shared.golden(self.recipe, lambda: golden_rows(model))
+
+    def frozen_file(self) -> FrozenFile | None:
+        """Return the file of what no phase trains; None where there is nothing."""
+        model = self.models[0]
+        still = frozenset(model.state_dict()) - moving(self.models)
+        if not still:
+            return None
+        return self.shared.frozen_file(self.recipe, lambda: FrozenFile.of(model, still))
 
     def proof(self, index: int) -> FreezeProof:
         """Write down what the model is before a phase."""
@@ -131,13 +166,16 @@ class Phases:
         recipe, model = self.recipe.phases()[index], self.models[index]
         for parameter in model.parameters():
             parameter.grad = None
-        model.hold_freeze()
+        trained = self.ready(index)
+        self.cut = None if trained is model else (model, trained)
         splits = self.splits.named()
         if len(self.models) > 1:  # which phase will be the best is not known yet
             splits.pop("test", None)
         with self.sources(index, splits) as sources:
             self.test = sources.get("test")
-            yield self._trainer(index, recipe, model, sources, proof)
+            yield self._trainer(index, recipe, trained, sources, proof)
+        self.gather()
+        self.cut = None
 
     @contextlib.contextmanager
     def sources(self, index: int, splits: Mapping[str, Samples]) -> Iterator[dict[str, Source]]:
@@ -209,7 +247,8 @@ class Phases:
         )
         precision = choose_precision(recipe.run.precision, self.device)
         compute = Compute(precision, self.device, compiled=recipe.run.compile)
-        compute.prepare(model)
+        if not self.is_sharded:  # what is cut has one memory format
+            compute.prepare(model)
         groups = groups_of(recipe, model)
         refuse_ungrouped(model, groups)
         schedule = tune.schedule.options()

@@ -17,6 +17,7 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.run.objective import refuse_unknown_monitor
 from tlcompile.run.refuse_augment import augmentation_problems
 from tlcompile.run.refuse_outputs import output_problems
+from tlcompile.run.refuse_sharding import sharding_problems
 from tlcompile.run.splits import known_names
 from tlcompile.zoo.torchvision import DETECTION, SEGMENTATION, VIDEO
 
@@ -119,6 +120,7 @@ def _training(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:
             key=("inputs",),
         )
     yield from augmentation_problems(recipe, model)
+    yield from sharding_problems(recipe, model)
 
 
 def _idle(recipe: Recipe, model: CompiledModel) -> Iterator[TLCompileError]:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.finding import AmbiguousRunError
 from tlcompile.errors.recipe import CommandLineError
+from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.finished import find_run
 from tlcompile.report.pages import SweepData
 from tlcompile.report.run_page import run_page, run_text
@@ -16,7 +20,7 @@ from tlcompile.report.sweep_page import sweep_page, sweep_text
 from tlcompile.run.picture import write_page
 from tlcompile.run.report_advice import advice_of
 from tlcompile.run.report_run import run_data
-from tlcompile.run.report_sweep import MANIFEST, sweep_data
+from tlcompile.run.report_sweep import MANIFEST, Prove, prove, sweep_data
 from tlcompile.run.say import say
 
 PAGE = "report.html"
@@ -84,13 +88,18 @@ def _report_sweep(folder: Path, options: argparse.Namespace) -> None:
         say(f"page        {write_sweep_report(folder, options.out, advice=options.advice)}")
 
 
-def _sweep(folder: Path, advice: str | None) -> SweepData:
-    data = sweep_data(folder)
+def _sweep(folder: Path, advice: str | None, proved: Prove = prove) -> SweepData:
+    data = sweep_data(folder, proved)
     return replace(data, advice=advice_of(advice, data)) if advice else data
 
 
 def write_run_report(
-    folder: Path, out: str | None = None, *, images: bool = True, workers: int = 2
+    folder: Path,
+    out: str | None = None,
+    *,
+    images: bool = True,
+    workers: int = 2,
+    models: Sequence[CompiledModel] = (),
 ) -> Path:
     """Write the page of a finished run, and return where it is.
 
@@ -99,29 +108,44 @@ def write_run_report(
         out: Where; default: report.html in the folder.
         images: Whether validation images are predicted again, to show those that are wrong.
         workers: Threads that decode images.
+        models: Of each phase, where they are at hand; else the recipe is compiled again.
 
     Raises:
         RunError: It is no finished run, or the page cannot be written.
     """
     path = Path(out) if out else folder / PAGE
-    write_page(path, run_page(run_data(folder, images=images, workers=workers)), "--out")
+    data = run_data(folder, images=images, workers=workers, models=models)
+    write_page(path, run_page(data), "--out")
     return path
 
 
-def write_sweep_report(folder: Path, out: str | None = None, *, advice: str | None = None) -> Path:
+def page_line(folder: Path, models: Sequence[CompiledModel]) -> str:
+    """Write the page of a run that has just ended, without its images; say where it is."""
+    more = f"tlcompile report {shlex.quote(str(folder))}"
+    try:
+        path = write_run_report(folder, images=False, models=models)
+    except TLCompileError as error:  # the run is whole without it
+        return f"page        not written: {error.headline()} ({more})"
+    return f"page        {path}; with the images that it gets wrong: {more}"
+
+
+def write_sweep_report(
+    folder: Path, out: str | None = None, *, advice: str | None = None, proved: Prove = prove
+) -> Path:
     """Write the page of a sweep, finished or not, and return where it is.
 
     Args:
         folder: The one with manifest.csv.
         out: Where; default: report.html in the folder.
         advice: A file with what `advise --json` printed: how good it was is said, too.
+        proved: Compiles a point's recipe on meta, or has done so before.
 
     Raises:
         RunError: The page cannot be written.
         CommandLineError: `advice` is none, or about other points.
     """
     path = Path(out) if out else folder / PAGE
-    write_page(path, sweep_page(_sweep(folder, advice)), "--out")
+    write_page(path, sweep_page(_sweep(folder, advice, proved)), "--out")
     return path
 
 

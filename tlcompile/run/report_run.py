@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 import shlex
@@ -10,13 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from tlcompile.bundle import load_bundle
-from tlcompile.data.samples import Samples
-from tlcompile.errors.base import Problems, TLCompileError, listed
+from tlcompile.errors.base import TLCompileError, listed
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.finished import FinishedRun, read_run
@@ -26,36 +19,32 @@ from tlcompile.report.pages import (
     ClassRow,
     Command,
     Epoch,
-    Mistake,
-    Mistakes,
     Output,
     RunData,
     SplitScore,
     Table,
 )
-from tlcompile.run.evaluate import logits_of
 from tlcompile.run.folder import CONFUSION, METRICS, recipe_digest
-from tlcompile.run.objective import objective_of_bundle
 from tlcompile.run.plan_text import shown_rate, shown_schedule
 from tlcompile.run.prove import compile_phases
 from tlcompile.run.rates import phase_names, rates_of
-from tlcompile.run.record import images_digest
-from tlcompile.run.splits import open_splits
+from tlcompile.run.report_samples import headline, predicted_again
 from tlcompile.training.metrics import Score
 
-MOST = 24  # images that are shown
-SIDE = 192  # pixels of their longer side; drawn at about 112, so sharp on a fine screen
-PIXELS = 48  # side up to which an image is so small that it is enlarged without smoothing
+_NAMES = {"regression": "numbers", "multilabel": "labels"}  # what the outputs are; else classes
 RATES = ("phase", "trains", "parameters", "optimizer", "lr", "decay", "schedule", "epochs", "batch")
 
 
-def run_data(folder: Path, *, images: bool = True, workers: int = 2) -> RunData:
+def run_data(
+    folder: Path, *, images: bool = True, workers: int = 2, models: Sequence[CompiledModel] = ()
+) -> RunData:
     """Return what the page of a finished run shows.
 
     Args:
         folder: The run's, or its bundle's alone, which has no curves.
         images: Whether validation images are predicted again, to show those that are wrong.
         workers: Threads that decode images.
+        models: Of each phase, where they are at hand; else the recipe is compiled again.
 
     Raises:
         UnfinishedRunError: It has not saved its model.
@@ -66,7 +55,8 @@ def run_data(folder: Path, *, images: bool = True, workers: int = 2) -> RunData:
     record, recipe = run.record, run.recipe
     best = record["best"]
     split = "val" if best["val"] else "train"
-    models, note = _models(run)
+    models, note = (models, "") if models else _models(run)
+    predicted, why_not = predicted_again(run, workers) if images else ((), "")
     return RunData(
         name=recipe.name,
         folder=str(folder),
@@ -77,8 +67,9 @@ def run_data(folder: Path, *, images: bool = True, workers: int = 2) -> RunData:
         best=best["epoch"],
         reading=_reading(record),
         scores=_scores(record),
-        outputs=_outputs(folder, best.get("classes") or {}),
-        mistakes=_mistakes(run, workers) if images else Mistakes(),
+        outputs=_outputs(folder, record),
+        predicted=predicted,
+        predicted_note=why_not,
         figures=_figures(recipe, models),
         graph_note=note,
         rates=_rates(recipe, models),
@@ -86,7 +77,7 @@ def run_data(folder: Path, *, images: bool = True, workers: int = 2) -> RunData:
         origin=origin(record),
         recipe=run.read("recipe.yaml").decode(),
         reproduce=Command(reproduce(folder, recipe), "Train it again:"),
-        following=_following(folder, recipe),
+        following=_following(folder, recipe, images),
     )
 
 
@@ -123,9 +114,11 @@ def _place(folder: Path) -> str:
     return "" if above == "runs" else f" output_dir={shlex.quote(above)}"
 
 
-def _following(folder: Path, recipe: Recipe) -> tuple[Command, ...]:
+def _following(folder: Path, recipe: Recipe, images: bool) -> tuple[Command, ...]:
     where = shlex.quote(str(folder))
+    told = "This page with the validation images that it gets wrong:"
     return (
+        *(() if images else (Command(f"tlcompile report {where}", told),)),
         Command(f"tlcompile predict {where} IMAGE_OR_FOLDER", "What is on an image:"),
         Command(f"tlcompile evaluate {where} FOLDER", "Judge it on other images:"),
         Command(f"{reproduce(folder, recipe).removesuffix(' --again')} -m fine_tune.seed=0,1,2",
@@ -142,8 +135,11 @@ def _facts(run: FinishedRun) -> tuple[tuple[str, str], ...]:
     return (
         ("base", f"{base['model']}, weights {base['weights']}{_from_run(base)}"),
         ("frozen", frozen_words(recipe)),
-        ("task", str(record["task"])),
-        ("classes", f"{len(names)}: {listed(names, 8)}" if names else ""),
+        ("task", listed([f"{n}: {t}" if n else t for n, t in _tasks(record).items()], 8)),
+        (
+            _NAMES.get(record["task"], "classes"),
+            f"{len(names)}: {listed(names, 8)}" if names else "",
+        ),
         ("images", ", ".join(f"{count:,} {name}" for name, count in images.items() if count)),
         ("trains", f"{record['trainable']:,} parameters"),
         ("took", f"{record['seconds']:.1f} s on {record['device']}"),
@@ -188,15 +184,23 @@ def _score(split: str, data: Mapping[str, Any]) -> SplitScore:
     return SplitScore(split, score.count, values, ends)
 
 
-def _outputs(folder: Path, classes: Mapping[str, Any]) -> tuple[Output, ...]:
+def _outputs(folder: Path, record: Mapping[str, Any]) -> tuple[Output, ...]:
     """Return the classes of each output, with the matrix that the folder has."""
+    classes = record["best"].get("classes") or {}
     several = classes and all("n" not in rows for rows in classes.values())
     by_output = classes if several else {"": classes} if classes else {}
+    tasks = _tasks(record)
     return tuple(
         Output(name, tuple(ClassRow(word, r["n"], r["correct"], r["recall"], r["precision"], r["f1"])
-                           for word, r in rows.items()), _matrix(folder, name))
+                           for word, r in rows.items()), _matrix(folder, name), tasks.get(name, ""))
         for name, rows in by_output.items()
     )  # fmt: skip
+
+
+def _tasks(record: Mapping[str, Any]) -> dict[str, str]:
+    """Return the task of each output; the only one is called ""."""
+    outputs = record.get("outputs") or {"": {"task": record["task"]}}
+    return {name: str(one["task"]) for name, one in outputs.items()}
 
 
 def _matrix(folder: Path, output: str) -> tuple[tuple[int, ...], ...]:
@@ -217,12 +221,6 @@ def _models(run: FinishedRun) -> tuple[list[CompiledModel], str]:
     except TLCompileError as error:
         return [], f"The graph is not drawn: {headline(error)}."
     return [proof.model, *proof.later], ""
-
-
-def headline(error: TLCompileError) -> str:
-    """Return what is wrong in one line."""
-    first = error.errors[0] if isinstance(error, Problems) else error
-    return first.headline()
 
 
 def _figures(recipe: Recipe, models: Sequence[CompiledModel]) -> tuple[str, ...]:
@@ -270,55 +268,3 @@ def origin(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
         *((f"{name} sha256", str(digest)) for name, digest in images.items()),
         ("licence", str(record["base"].get("licence") or "")),
     )
-
-
-def _mistakes(run: FinishedRun, workers: int) -> Mistakes:
-    """Predict the validation images again, and return those that are wrong, the surest first."""
-    if run.record["task"] not in ("classification", "binary"):
-        return Mistakes()
-    try:
-        bundle = load_bundle(run.folder)
-        channels = bundle.preprocessing.channels
-        samples = open_splits(run.recipe, channels, lambda _line: None, run.classes).val
-        if samples is None:
-            return Mistakes()
-        if images_digest(samples) != run.record["images_sha256"].get("val"):
-            return Mistakes(note="Not shown: the validation images are no longer the run's own.")
-        logits, _ = logits_of(bundle, samples, workers=workers)
-        chances = objective_of_bundle(bundle).goals[""].meaning(logits)
-        return _wrong_ones(samples, chances, run.classes)
-    except TLCompileError as error:
-        return Mistakes(note=f"Not shown: {headline(error)}.")
-
-
-def _wrong_ones(samples: Samples, chances: Tensor, classes: Sequence[str]) -> Mistakes:
-    sure, taken = chances.max(1)
-    wrong = (taken != torch.tensor(samples.labels)).nonzero().flatten()
-    order = wrong[sure[wrong].argsort(descending=True, stable=True)].tolist()
-    shown = []
-    for index in order[:MOST]:
-        uri, small = picture(samples.read(index))
-        true, predicted = classes[samples.labels[index]], classes[int(taken[index])]
-        name = Path(samples.ids[index]).name
-        shown.append(Mistake(uri, name, true, predicted, float(sure[index]), small))
-    return Mistakes(tuple(shown), len(order), len(samples))
-
-
-def picture(pixels: Tensor) -> tuple[str, bool]:
-    """Return an image as a small data URI, and whether it is to be enlarged pixel by pixel.
-
-    Shape:
-        in: (C, H, W) uint8
-    """
-    grey = pixels.shape[0] == 1
-    array = (pixels[0] if grey else pixels.permute(1, 2, 0)).contiguous().numpy()
-    image = Image.fromarray(array)
-    small = max(image.size) <= PIXELS
-    data = io.BytesIO()
-    if small:
-        image.save(data, format="PNG")
-    else:
-        image.thumbnail((SIDE, SIDE))
-        image.save(data, format="JPEG", quality=82)
-    kind = "png" if small else "jpeg"
-    return f"data:image/{kind};base64,{base64.b64encode(data.getvalue()).decode()}", small

@@ -6,20 +6,26 @@ import csv
 import io
 import math
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tlcompile.errors.base import TLCompileError
+from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import load_recipe
+from tlcompile.recipe.overrides import is_sweep, split_arguments
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.tasks import TASKS, metrics_of
-from tlcompile.report.pages import SweepData, SweepPoint
+from tlcompile.report.pages import Epoch, SweepData, SweepPoint
 from tlcompile.run.folder import read_record
 from tlcompile.run.prove import compile_phases
-from tlcompile.run.report_run import frozen_words, headline, origin, read_epochs, reproduce
+from tlcompile.run.report_run import frozen_words, origin, read_epochs, reproduce
+from tlcompile.run.report_samples import headline
+from tlcompile.sweep.manifest import read_command
 
 MANIFEST = "manifest.csv"
+Prove = Callable[[Recipe], CompiledModel]
 _OVERRIDE = re.compile(r"(?:^| )(?=[~+]*[A-Za-z_][\w.\-/]*=|~[\w.]+(?: |$))")
 
 
@@ -31,15 +37,26 @@ class _Depth:
     vertices: int
 
 
-def sweep_data(folder: Path) -> SweepData:
-    """Return what the page of a sweep shows; points that are missing or failed are rows, too."""
+def prove(recipe: Recipe) -> CompiledModel:
+    """Compile a point's first phase on meta."""
+    return compile_phases(recipe, None).model
+
+
+def sweep_data(folder: Path, proved: Prove = prove) -> SweepData:
+    """Return what the page of a sweep shows; points that are missing or failed are rows, too.
+
+    Args:
+        folder: The sweep's.
+        proved: Gives the model of a point's recipe on meta.
+    """
     rows = _rows(folder)
     recipes = [_recipe(_folder(folder, row)) for row in rows]
     freezes = [_freeze(row, recipe) for row, recipe in zip(rows, recipes, strict=True)]
-    depths, why = _depths(freezes, recipes)
+    depths, why = _depths(freezes, recipes, proved)
     metric = next((row["metric"] for row in rows if row.get("metric")), "")
+    command = read_command(folder)
     points = tuple(
-        _point(folder, row, freeze, depths.get(freeze), recipe, metric)
+        _point(folder, row, freeze, depths.get(freeze), recipe, metric, command)
         for row, freeze, recipe in zip(rows, freezes, recipes, strict=True)
     )
     records = [record for p in points if (record := read_record(Path(p.folder))) is not None]
@@ -53,6 +70,7 @@ def sweep_data(folder: Path) -> SweepData:
         freeze_points=_in_order(points, depths),
         notes=tuple(why),
         origin=_origin(records),
+        command=command,
     )
 
 
@@ -81,7 +99,7 @@ def _freeze(row: Mapping[str, str], recipe: Recipe | None) -> str:
 
 
 def _depths(
-    freezes: Sequence[str], recipes: Sequence[Recipe | None]
+    freezes: Sequence[str], recipes: Sequence[Recipe | None], proved: Prove
 ) -> tuple[dict[str, _Depth], list[str]]:
     """Return how deep each freeze point lies, and why that of some is not known."""
     found: dict[str, _Depth] = {}
@@ -90,7 +108,7 @@ def _depths(
         if recipe is None or freeze in found or freeze in failed:
             continue
         try:
-            rows = compile_phases(recipe, None).model.summary.vertices
+            rows = proved(recipe).summary.vertices
         except TLCompileError as error:
             failed[freeze] = headline(error)
             continue
@@ -116,9 +134,11 @@ def _point(
     depth: _Depth | None,
     recipe: Recipe | None,
     metric: str,
+    command: str,
 ) -> SweepPoint:
     folder = _folder(sweep, row)
     low, high = _float(row.get("low95")), _float(row.get("high95"))
+    epochs, trained = read_epochs(folder), metric.replace("val/", "train/", 1)
     return SweepPoint(
         overrides=overrides_of(row["point"]),
         state=row["state"],
@@ -133,9 +153,16 @@ def _point(
         seconds=_float(row.get("seconds")),
         folder=str(folder),
         error=row.get("error") or "",
-        command=reproduce(folder, recipe) if recipe else "",
-        curve=tuple(epoch.values.get(metric, math.nan) for epoch in read_epochs(folder)),
+        command=reproduce(folder, recipe) if recipe else _alone(command, row["point"]),
+        curve=_curve(epochs, metric),
+        train_curve=_curve(epochs, trained) if trained != metric else (),
     )
+
+
+def _curve(epochs: Sequence[Epoch], column: str) -> tuple[float, ...]:
+    """Return a value of each epoch, nan where it was not measured; nothing where it never was."""
+    values = tuple(epoch.values.get(column, math.nan) for epoch in epochs)
+    return values if any(map(math.isfinite, values)) else ()
 
 
 def overrides_of(text: str) -> dict[str, str]:
@@ -143,6 +170,20 @@ def overrides_of(text: str) -> dict[str, str]:
     text = text[1:] if text[:2] in ("'=", "'+", "'-", "'@") else text  # as a spreadsheet needs it
     pairs = (part.strip().partition("=") for part in _OVERRIDE.split(text) if part.strip())
     return {key: value for key, _, value in pairs}
+
+
+def _alone(command: str, point: str) -> str:
+    """Return the command of one point, from that of its sweep: its own values for the swept ones."""
+    if not command:
+        return ""
+    words = shlex.split(command)
+    place = words.index("-m")
+    overrides, _, _ = split_arguments(words[place + 1 :])
+    values = overrides_of(point)
+    fixed = [one.text for one in overrides if not is_sweep(one)]
+    return shlex.join(
+        [*words[:place], *fixed, *(f"{key}={value}" for key, value in values.items())]
+    )
 
 
 def _float(cell: str | None) -> float | None:

@@ -17,7 +17,7 @@ from tlcompile.run.phases import Phases, moving
 from tlcompile.run.splits import Say
 from tlcompile.training.checkpoint import Checkpoints
 from tlcompile.training.judged import Judged
-from tlcompile.training.loop import EpochDone, PhaseTrainer
+from tlcompile.training.loop import RUNNING, EpochDone, PhaseTrainer
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.state import TrainingState
 
@@ -81,7 +81,7 @@ class Saving:
         vars(self.phases.state).update(vars(state))
         model = self.phases.models[0]
         load_into(model, _under(MODEL, saved.tensors))
-        device = self.phases.device
+        device = self.phases.home
         kept = {name: tensor.to(device) for name, tensor in (saved.best or {}).items()}
         self.best, self.phase_best = _under(BEST, kept) or None, _under(PHASE_BEST, kept) or None
         self._loaded = _under(TRAINER, saved.tensors)
@@ -101,8 +101,13 @@ class Saving:
         """Note what trains now; it takes over what a checkpoint of its phase has of it."""
         self._trainer, self.proof = trainer, proof
         if self._loaded:
-            device = self.phases.device
-            trainer.load({name: tensor.to(device) for name, tensor in self._loaded.items()})
+            home, device = self.phases.home, self.phases.device
+            trainer.load(
+                {
+                    n: t.to(device if n.startswith(RUNNING) else home)
+                    for n, t in self._loaded.items()
+                }
+            )
             self._loaded = {}
 
     def note_best(self, event: EpochDone) -> None:
@@ -149,6 +154,8 @@ class Saving:
         """Commit a checkpoint; when this returns, it survives a power cut."""
         started = time.monotonic()
         sums = self.phases.ranks.gather(self._trainer.sums()) if self._trainer else {}
+        trainer = {**self._trainer.tensors(), **sums} if self._trainer else {}
+        self.phases.gather()
         if not self.phases.ranks.is_first:
             self._is_new, self._saved_at = False, time.monotonic()
             return
@@ -156,9 +163,7 @@ class Saving:
         model = self.phases.models[0]
         names = moving(self.phases.models)
         tensors = {f"{MODEL}{n}": t for n, t in model.state_dict().items() if n in names}
-        if self._trainer is not None:
-            trainer = {**self._trainer.tensors(), **sums}
-            tensors |= {f"{TRAINER}{n}": t for n, t in trainer.items()}
+        tensors |= {f"{TRAINER}{n}": t for n, t in trainer.items()}
         data = {
             "state": self.phases.state.as_data(),
             "proof": self.proof.as_data() if self.proof else None,

@@ -12,11 +12,12 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from tlcompile.compiler import compile_opened, compile_template, prove_recipe, weights_of
+from tlcompile.compiler import compile_opened, compile_template, weights_of
 from tlcompile.data.digests import Keys, digests_of
 from tlcompile.errors.data import DataError
 from tlcompile.features.fingerprint import describe
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.model.saved import FrozenFile
 from tlcompile.model.template import Template
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.record import base_record
@@ -99,6 +100,10 @@ class Own:
         """Return the digests of what the first phase freezes."""
         return compute()
 
+    def frozen_file(self, recipe: Recipe, make: Callable[[], FrozenFile]) -> FrozenFile:  # noqa: ARG002
+        """Return the file of what no phase trains."""
+        return make()
+
     def not_kept(self) -> frozenset[str]:
         """Return the keys of sets that shall not be stored."""
         return frozenset()
@@ -150,8 +155,7 @@ class Shared(Own):
     ) -> tuple[CompiledModel, ...]:
         """Compile once what differs in numbers alone; fill it with the base's weights each time."""
         assert module is None, "a sweep begins from the zoo or from a run"
-        key = (model_key(recipe), num_classes)
-        template, later = self.once("model", key, lambda: _templates(recipe, opened, num_classes))
+        template, later = self._templates(recipe, num_classes)
         base = self.once("weights", base_key(recipe), lambda: weights_of(recipe, opened))
         phases = (template.model, *later)
         moving = set[str]().union(
@@ -168,7 +172,7 @@ class Shared(Own):
 
     def forget(self) -> None:
         """Forget all that holds weights."""
-        self.drop("base", "weights", "model", "surveyed", "rows", "golden", "frozen")
+        self.drop("base", "weights", "model", "surveyed", "rows", "golden", "frozen", "frozen file")
 
     def drop(self, *what: str) -> None:
         """Forget what was made: all of these kinds."""
@@ -194,14 +198,22 @@ class Shared(Own):
         """Hash once what points share: each proves at its end that it has not moved."""
         return self.once("frozen", model_key(recipe), compute)
 
+    def frozen_file(self, recipe: Recipe, make: Callable[[], FrozenFile]) -> FrozenFile:
+        """Write once what no phase trains; bundles of other points have links to it."""
+        return self.once("frozen file", model_key(recipe), make)
+
     def known_classes(self, recipe: Recipe) -> int | None:
         """Return how many classes a recipe or its data tell."""
         return self.once("classes", images_key(recipe), lambda: known_classes(recipe))
 
     def proved(self, recipe: Recipe, classes: int) -> CompiledModel:
         """Return a recipe compiled on meta, once for what differs in numbers alone."""
+        return self._templates(recipe, classes)[0].model
+
+    def _templates(self, recipe: Recipe, classes: int) -> tuple[Template, list[CompiledModel]]:
+        """Compile every phase on meta: what is proved is what is filled with weights later."""
         key = (model_key(recipe), classes)
-        return self.once("proof", key, lambda: prove_recipe(recipe, num_classes=classes))
+        return self.once("model", key, lambda: _compiled(recipe, classes))
 
     def decide(self, live: frozenset[str]) -> None:
         """Take the sets that no point may store: they would drive out what the sweep has planned."""
@@ -241,10 +253,9 @@ def _later(recipe: Recipe, module: nn.Module | None, num_classes: int) -> list[C
     ]
 
 
-def _templates(
-    recipe: Recipe, opened: BaseModel, num_classes: int
-) -> tuple[Template, list[CompiledModel]]:
-    return compile_template(recipe, opened, num_classes), _later(recipe, None, num_classes)
+def _compiled(recipe: Recipe, classes: int) -> tuple[Template, list[CompiledModel]]:
+    opened = open_base(recipe, load=False)
+    return compile_template(recipe, opened, classes), _later(recipe, None, classes)
 
 
 def base_key(recipe: Recipe) -> Any:

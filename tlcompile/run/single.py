@@ -10,6 +10,7 @@ from tlcompile.errors.resume import OtherRunError
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import find_generation, next_generation, run_folder
 from tlcompile.run.launch import Job, launch_ranks, num_devices, refuse_other_count
+from tlcompile.run.report import page_line
 from tlcompile.run.say import say
 from tlcompile.run.train import train_recipe
 from tlcompile.training.metrics import Score
@@ -71,6 +72,8 @@ def train_job(job: Job, ranks: Ranks) -> dict[str, Any]:
     say(f"best        {best_line(result.record)}")
     files = "metrics.csv, record.json, plan.txt, tensors.csv, bundle/ (best), last/"
     say(f"results     {folder}: {files}")
+    if ranks.is_first:
+        say(page_line(folder, result.models))
     for line in next_commands(recipe, folder, thaw=bool(result.model.frozen.tensors)):
         say(line)
     return result.record

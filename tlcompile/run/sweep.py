@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tlcompile.compiler import PLACEHOLDER_CLASSES
 from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
 from tlcompile.errors.run import SweepFailedError
+from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.engines import Engine
 from tlcompile.run.folder import find_generation, recipe_digest
@@ -31,7 +33,7 @@ from tlcompile.run.sweep_pass import share_rows
 from tlcompile.run.sweep_table import row_of, show_points
 from tlcompile.run.train import train_recipe
 from tlcompile.sweep.fuse import plan_fusion
-from tlcompile.sweep.manifest import FAILED, RUNNING, Manifest
+from tlcompile.sweep.manifest import FAILED, RUNNING, Manifest, write_command
 from tlcompile.sweep.points import Point
 from tlcompile.training.ranks import ALONE
 
@@ -47,6 +49,7 @@ def run_points(
     folder: Path | None = None,
     earlier: Sequence[Point] = (),
     shared: Shared | None = None,
+    command: str = "",
     **how: bool,
 ) -> list[Point]:
     """Train every point; end with one table, also as manifest.csv. A failed point is a row.
@@ -61,6 +64,7 @@ def run_points(
         folder: Of the sweep; default: named by the recipes.
         earlier: Rows of the same sweep, which a sweeper may extend.
         shared: What earlier points of it have made.
+        command: What was typed, for the sweep's folder; empty: nothing was.
         how: Options of a run.
 
     Raises:
@@ -84,6 +88,8 @@ def run_points(
     if engine is not None and missing:
         engine.run(list(missing.values()))
     manifest = Manifest(folder, [*earlier, *rows])
+    if command:
+        write_command(folder, command)
     try:
         _run(rows, jobs, missing, manifest, engine, shared, first=len(earlier))
     finally:
@@ -93,7 +99,8 @@ def run_points(
     say("")
     say(f"results     {path}")
     try:
-        say(f"page        {write_sweep_report(folder)}")
+        page = write_sweep_report(folder, proved=partial(_proved, shared=shared))
+        say(f"page        {page}")
     except TLCompileError as error:  # the table is whole without it
         say(f"page        not written: {error.headline()}")
     return manifest.rows
@@ -130,10 +137,7 @@ def _run(
 def _groups(here: Mapping[int, Recipe], shared: Shared) -> list[tuple[int, ...]]:
     """Return the numbers of the points that train as one."""
     numbers, recipes = list(here), list(here.values())
-    models = [
-        shared.proved(recipe, shared.known_classes(recipe) or PLACEHOLDER_CLASSES)
-        for recipe in recipes
-    ]
+    models = [_proved(recipe, shared) for recipe in recipes]
     groups = plan_fusion(recipes, models).groups
     return [
         tuple(numbers[place] for place in group[start : start + AT_ONCE])
@@ -261,13 +265,17 @@ def prove_all(recipes: Sequence[Recipe], shared: Shared) -> None:
     for recipe in recipes:
         try:
             classes = shared.known_classes(recipe)
-            model = shared.proved(recipe, classes or PLACEHOLDER_CLASSES)
+            model = _proved(recipe, shared)
             refuse_other_classes(recipe, model)
             refuse_untrainable(recipe, model, classes, swept=True)
         except TLCompileError as error:
             members = error.errors if isinstance(error, Problems) else (error,)
             errors.update({str(member): member for member in members})
     raise_problems(errors.values())
+
+
+def _proved(recipe: Recipe, shared: Shared) -> CompiledModel:
+    return shared.proved(recipe, shared.known_classes(recipe) or PLACEHOLDER_CLASSES)
 
 
 def sweep_folder(recipes: Sequence[Recipe]) -> Path:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
+from tlcompile.compiler import PLACEHOLDER_CLASSES
 from tlcompile.durable.files import make_folder
 from tlcompile.durable.generations import sweep_temporaries
+from tlcompile.features.tiers import free_memory
+from tlcompile.run.costs import costs_of
 from tlcompile.run.finishing import finish
 from tlcompile.run.folder import add_row, begin, only_here
 from tlcompile.run.groups import groups_of
@@ -26,13 +30,18 @@ from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say
 from tlcompile.run.tracking.following import Following
 from tlcompile.run.trust import warn_of_no_value, warn_of_start, warn_of_unmoved
-from tlcompile.training.fused import Failed, FusedEpoch, FusedTrainer
+from tlcompile.training.fused import FusedEpoch, FusedTrainer, Halved, NoRoomError
 from tlcompile.training.fused_block import Member
+from tlcompile.training.fused_failed import Failed
 from tlcompile.training.judged import judged_of
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
 from tlcompile.training.proof import frozen_digests
 
 Ended = Callable[[int, dict[str, Any] | Exception, float], None]
+
+# Of the weights that train, a point: where it begins, in its model, among the others, as gradients, in
+# a checkpoint, and as they were best.
+COPIES: Final = 6
 
 
 class _Point:
@@ -176,6 +185,11 @@ class _Point:
         self.stack.close()
         return record
 
+    def release(self) -> None:
+        """Let its folder go; it goes on by itself."""
+        self.phase.close()
+        self.stack.close()
+
     def close(self, error: BaseException) -> None:
         """Let its folder go, and its followers know why."""
         for stack in (self.phase, self.stack):
@@ -184,7 +198,7 @@ class _Point:
 
 
 def train_fused(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended) -> None:
-    """Train points as one.
+    """Train points as one; those that go on with less at once are left to train by themselves.
 
     Args:
         jobs: Of the points, by number.
@@ -194,7 +208,31 @@ def train_fused(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended)
 
     Raises:
         StoppedError: A signal asked for it; every point has saved what it did.
+        NoRoomError: Memory ran out; every point has saved what it did.
     """
+    numbers, fit = list(jobs), _fit(next(iter(jobs.values())), shared)
+    if fit < len(numbers):
+        say(f"memory      has room for {fit} of {len(numbers)} points at once")
+    size = math.ceil(len(numbers) / math.ceil(len(numbers) / fit))  # parts of one size
+    for start in range(0, len(numbers), size):
+        if size > 1:
+            some = {number: jobs[number] for number in numbers[start : start + size]}
+            _train_some(some, shared, say, ended)
+
+
+def _fit(job: Job, shared: Shared) -> int:
+    """Return how many points like this one half of the free memory holds; never less than 1.
+
+    A machine without memory kills the process and says nothing, so this is asked before.
+    """
+    classes = shared.known_classes(job.recipe) or PLACEHOLDER_CLASSES
+    costs = costs_of(job.recipe, shared.proved(job.recipe, classes))
+    each = COPIES * costs.gradients + costs.state
+    return max(1, free_memory() // 2 // max(each, 1))
+
+
+def _train_some(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended) -> None:
+    """Train points as one that memory has room for."""
     points: dict[str, _Point] = {}
     hashed: dict[tuple[int, ...], dict[str, str]] = {}
     try:
@@ -203,8 +241,11 @@ def train_fused(jobs: Mapping[int, Job], shared: Shared, say: Say, ended: Ended)
                 point = _Point(number, job, shared, say)
                 points[point.name] = point
                 point.open()
+        for point in [one for one in points.values() if one.state.halvings and not one.failed]:
+            point.release()
+            del points[point.name]
         for some in _alike(points.values()):
-            for name in _train(some, ended):
+            for name in _train(some, say, ended):
                 del points[name]
         for point in [one for one in points.values() if not one.failed]:
             with _failing(point.number, ended, lambda: point):  # noqa: B023
@@ -240,7 +281,7 @@ def _alike(points: Iterable[_Point]) -> list[list[_Point]]:
     return list(groups.values())
 
 
-def _train(points: Sequence[_Point], ended: Ended) -> list[str]:
+def _train(points: Sequence[_Point], say: Say, ended: Ended) -> list[str]:
     """Train points to their ends; return the names of those that failed."""
     first = points[0].trainer
     assert first is not None
@@ -255,16 +296,18 @@ def _train(points: Sequence[_Point], ended: Ended) -> list[str]:
             fused.load({k: t for point in points for k, t in point.weights_there().items()})
         for point in points:
             point.fused = fused
-        return _follow(fused, by_name, stop, ended)
+        return _follow(fused, by_name, stop, say, ended)
 
 
 def _follow(
-    fused: FusedTrainer, points: Mapping[str, _Point], stop: Stop, ended: Ended
+    fused: FusedTrainer, points: Mapping[str, _Point], stop: Stop, say: Say, ended: Ended
 ) -> list[str]:
     """Note what happens, save where it is due or a signal asks for it."""
     failed: list[str] = []
-    for event in fused.run():
+    for event in _saved_where_no_room(fused, points, failed):
         match event:
+            case Halved():
+                say(f"memory      ran out: at most {event.members} points are computed at once")
             case Failed():
                 point = points[event.name]
                 failed.append(event.name)
@@ -276,11 +319,26 @@ def _follow(
             case Stepped():
                 for point in points.values():
                     point.look()
+        if isinstance(event, Failed | Halved):
+            continue  # the others have taken their steps, and say so next
         left = [point for name, point in points.items() if name not in failed]
-        asked, saving = stop.asked, left[0].saving if left else None
+        saving = left[0].saving if left else None
         due = saving and (saving.is_due() if isinstance(event, Stepped) else saving.is_worth())
-        if (asked or due) and not isinstance(event, Failed):
+        if stop.asked or due:
             for point in left:
                 point.save()
         stop.check("a checkpoint of each point")
     return failed
+
+
+def _saved_where_no_room(
+    fused: FusedTrainer, points: Mapping[str, _Point], failed: Sequence[str]
+) -> Iterator[Stepped | Failed | Halved | FusedEpoch]:
+    """Yield what happens; where memory ends it, let each point go on by itself from there."""
+    try:
+        yield from fused.run()
+    except NoRoomError:
+        for name, point in points.items():
+            if name not in failed and point.state.steps:
+                point.save()
+        raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,6 +23,7 @@ from tlcompile.run.opening import conditions_of, open_run
 from tlcompile.run.phases import Phases
 from tlcompile.run.plan import make_plan
 from tlcompile.run.plan_text import plan_text
+from tlcompile.run.refuse_sharding import refuse_idle_sharding
 from tlcompile.run.saving import Saving
 from tlcompile.run.shared import Own
 from tlcompile.run.signals import Stop, stopping
@@ -44,12 +45,14 @@ class RunResult:
         history: One row an epoch.
         best: The best epoch's row.
         record: What was written to record.json.
+        models: One a phase; the first is `model`.
     """
 
     model: CompiledModel
     history: list[EpochRow]
     best: EpochRow
     record: dict[str, Any]
+    models: Sequence[CompiledModel]
 
 
 def train_recipe(
@@ -86,6 +89,7 @@ def train_recipe(
         StoppedError: A signal asked for it; what is done so far is saved.
     """
     started = time.perf_counter()
+    refuse_idle_sharding(recipe, ranks)
     following = Following(folder, recipe, say, writes=ranks.is_first)
     phases = open_run(
         recipe, folder, base=base, swept=swept, ranks=ranks, shared=shared, say=following.say
@@ -105,7 +109,7 @@ def train_recipe(
             proofs = _train(phases, saving, following, on_epoch)
             record = finish(phases, saving, proofs, started, following.say)
     best = state.history[state.best or 0]
-    return RunResult(models[0].eval(), state.history, best, record)
+    return RunResult(models[0].eval(), state.history, best, record, models)
 
 
 def _train(

@@ -17,8 +17,8 @@ from typing import Any, Final
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.optimizers import OneOptimizer
 from tlcompile.recipe.schema import Recipe
-from tlcompile.training.fused_linear import misfit
 from tlcompile.training.fused_optim import CHOICES, FUSABLE
+from tlcompile.training.fused_suffix import misfit
 
 # Keys of fine_tune that members of a group may each have of their own.
 NUMBERS: Final = (

@@ -11,10 +11,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tlcompile.durable.files import append_line
+from tlcompile.durable.files import append_line, write_file
 from tlcompile.sweep.points import Point, write_manifest
 
 LOG = "points.jsonl"
+COMMAND = "command.txt"
 SECONDS = 1.0  # between two times that the whole table is written; the log has each change at once
 
 PLANNED, RUNNING, FINISHED, FAILED, STOPPED = "planned", "running", "finished", "failed", "stopped"
@@ -70,3 +71,16 @@ class Manifest:
         append_line(self.folder / LOG, json.dumps({k: v for k, v in told.items() if v != ""}))
         if self._clock() - self._written >= SECONDS:
             self.write()
+
+
+def write_command(folder: Path, command: str) -> None:
+    """Keep the command that brings the sweep to its end, quoted for a shell."""
+    write_file(folder / COMMAND, f"{command}\n".encode())
+
+
+def read_command(folder: Path) -> str:
+    """Return that command; empty where none was kept."""
+    try:
+        return (folder / COMMAND).read_text(encoding="utf-8").removesuffix("\n")
+    except OSError:
+        return ""

@@ -10,8 +10,9 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
-from tlcompile.errors.training import AverageStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.model.compiled import CompiledModel
+from tlcompile.training.sharding import is_cut, like, local
 
 COUNT = "count"
 VALUE = "value/"  # before the name of a tensor
@@ -38,6 +39,8 @@ class Average(ABC):
         self.values: dict[str, Tensor] = {}
         self.count = 0
         self.device = next((p.device for _, p in model.trainable()), torch.device("cpu"))
+        live = zip(self.names, self._live(model), strict=True)
+        self._cut = {name: tensor for name, tensor in live if is_cut(tensor)}
 
     @abstractmethod
     def update(self, model: CompiledModel) -> None:
@@ -56,18 +59,23 @@ class Average(ABC):
         """Go on from what `tensors` returned.
 
         Raises:
-            AverageStateError: They are of another model.
+            OtherStateError: They are of another model.
         """
         found = {name.removeprefix(VALUE): t for name, t in tensors.items() if name != COUNT}
         missing = set(self.names) - found.keys() if found or self.values else set()
         left_over = found.keys() - set(self.names)
         if COUNT not in tensors or missing or left_over:
-            raise AverageStateError(
-                missing=tuple(sorted(missing)), left_over=tuple(sorted(left_over))
+            raise OtherStateError(
+                what="average of weights",
+                missing=tuple(sorted(missing)),
+                left_over=tuple(sorted(left_over)),
             )
         self.count = int(tensors[COUNT])
         # Copies: what is given may be mapped from a file.
-        self.values = {n: tensor.to(self.device, copy=True) for n, tensor in found.items()}
+        self.values = {
+            n: like(self._cut[n], t) if n in self._cut else t.to(self.device, copy=True)
+            for n, t in found.items()
+        }
 
     @contextmanager
     def swapped(self, model: CompiledModel) -> Iterator[None]:
@@ -99,8 +107,8 @@ class Average(ABC):
         for name, tensor in zip(self.names, live, strict=True):
             average = self.values[name]
             if average.is_floating_point():
-                averages.append(average)
-                currents.append(tensor)
+                averages.append(local(average))
+                currents.append(local(tensor))
             else:
                 average.copy_(tensor)
         torch._foreach_lerp_(averages, currents, share)

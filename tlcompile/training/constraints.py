@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tlcompile.training.gradients import Parameters
+from tlcompile.training.sharding import is_cut, like, whole
 
 Rule = Callable[[Tensor, "Units"], None]
 
@@ -98,5 +99,8 @@ class Constraint:
         for name, units in self.units.items():
             parameter = parameters.get(name)
             if parameter is not None:
+                tensor = whole(parameter)  # a unit may lie on two ranks
                 for rule in self.rules:
-                    rule(parameter, units)
+                    rule(tensor, units)
+                if is_cut(parameter):
+                    parameter.copy_(like(parameter, tensor))

@@ -23,37 +23,48 @@ tests hold weights to 1e-4 (relative) after 15 steps. Its epochs' seconds are it
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from tlcompile.data.order import epoch_order
-from tlcompile.errors.run import NotFiniteLossError
-from tlcompile.features.prefix import Rows
+from tlcompile.errors.base import one_line
 from tlcompile.features.sources import Source, chunk_batches
 from tlcompile.graph.initialise import derived_seed
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.first_loss import chance_loss
 from tlcompile.training.fused_block import Block, Computed, Member, blocks_of
-from tlcompile.training.fused_linear import Ways, misfit
+from tlcompile.training.fused_failed import Batch, Failed, worded
+from tlcompile.training.fused_scoring import Judging
+from tlcompile.training.fused_suffix import misfit
+from tlcompile.training.fused_ways import Ways
 from tlcompile.training.loop import EpochDone, Stepped
+from tlcompile.training.memory import is_out_of_memory
 from tlcompile.training.metrics import Score
-from tlcompile.training.not_finite import find_not_finite
 from tlcompile.training.objective import Scoring
 from tlcompile.training.state import EpochRow
 
+_Found = TypeVar("_Found")
+
+
+class NoRoomError(RuntimeError):
+    """Memory ran out on one member alone; no step is half taken, and each stands where it says."""
+
 
 @dataclass(frozen=True)
-class Failed:
-    """A member cannot go on; its step was not taken, and it has left."""
+class Halved:
+    """Memory ran out; no step was half taken, and fewer members are computed at once.
 
-    name: str
-    error: NotFiniteLossError
+    Attributes:
+        members: So many, at most.
+    """
+
+    members: int
 
 
 @dataclass(frozen=True)
@@ -109,8 +120,12 @@ class FusedTrainer:
         self._scoring: dict[str, Callable[[], Scoring]] = {}
         self.steps = 0  # an epoch
 
-    def run(self) -> Iterator[Stepped | Failed | FusedEpoch]:
-        """Train from where the members stand, until the last one is over."""
+    def run(self) -> Iterator[Stepped | Failed | Halved | FusedEpoch]:
+        """Train from where the members stand, until the last one is over.
+
+        Raises:
+            NoRoomError: Memory ran out; each member can go on by itself from where it stands.
+        """
         while self.blocks:
             yield from self._steps()
             if self.blocks:
@@ -160,109 +175,77 @@ class FusedTrainer:
         epoch = len(self.active()[0].state.history)
         return chunk_batches(self.order(epoch), self.batch_size)
 
-    def _steps(self) -> Iterator[Stepped | Failed]:
+    def _steps(self) -> Iterator[Stepped | Failed | Halved]:
         """Take the steps that are left of the running epoch."""
         state, plan = self.active()[0].state, self._plan()
         first, epoch, self.steps = state.step, len(state.history), len(plan)
         batches = self.train.batches(plan, epoch, first)
         for samples in plan[first:]:
             start = time.perf_counter()
-            rows, targets = next(batches)
-            steps = (self._step(block, rows, targets, samples) for block in self.blocks)
-            failed = [one for step in steps for one in step]
-            self.blocks = [block for block in self.blocks if block.members]
-            goes_on = self._count_step(time.perf_counter() - start)
-            yield from failed
-            if not goes_on:
+            batch = Batch(*next(batches), samples, len(plan))
+            events = self._stepped(batch)
+            seconds, active = time.perf_counter() - start, self.active()
+            for member in active:
+                member.state.seconds += seconds / len(active)
+            yield from events
+            if not active:
                 return
             yield Stepped(len(samples))
 
-    def _count_step(self, seconds: float) -> bool:
-        """Count a step of every member; False: none is left."""
-        active = self.active()
-        for member in active:
-            state = member.state
-            state.step, state.steps = state.step + 1, state.steps + 1
-            state.seconds += seconds / len(active)
-        return bool(active)
+    def _stepped(self, batch: Batch) -> list[Failed | Halved]:
+        """Take a step of every block; members that cannot take it leave."""
+        events: list[Failed | Halved] = []
+        place = 0
+        while place < len(self.blocks):
+            block = self.blocks[place]
+            block.set_rates(batch.steps)
+            self._seed_dropout(block)
+            found = _with_room(block, partial(block.computed, batch.rows, batch.targets))
+            if found is None:
+                events.append(self._halve(place))
+                continue
+            bad = found.bad()
+            for one in bad:
+                seed = partial(self._seed_dropout, block)
+                events.append(worded(self.model, block, one, found, batch, seed, self.name_of))
+            self._leave(place, bad)
+            if len(bad) == len(block.members):
+                continue
+            if bad:
+                block, found = self.blocks[place], found.without(bad)
+            _note_first_loss(block, found, batch.targets)
+            block.take(found, batch.targets)
+            for member in block.members:
+                member.state.step, member.state.steps = (
+                    member.state.step + 1,
+                    member.state.steps + 1,
+                )
+            place += 1
+        return events
 
-    def _step(
-        self, block: Block, rows: Rows, targets: Tensor, samples: Sequence[int]
-    ) -> Iterator[Failed]:
-        """Take one step of a block; members that cannot take it leave."""
-        block.set_rates(self.steps)
-        self._seed_dropout(block.members[0].state.steps, block.device)
-        found = block.computed(rows, targets)
-        bad = found.bad()
-        for place in bad:
-            error = self._worded(block, place, found, rows, targets, samples)
-            yield Failed(block.members[place].name, error)
-        if bad:
-            self._leave(block, bad)
-            found = found.without(bad)
-        if not block.members:
-            return
-        _note_first_loss(block, found, targets)
-        block.take(found, targets)
+    def _halve(self, place: int) -> Halved:
+        """Let a block that has run out of memory be two."""
+        self.blocks[place : place + 1] = self.blocks[place].halves()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return Halved(len(self.blocks[place].members))
 
-    def _seed_dropout(self, step: int, device: torch.device) -> None:
+    def _seed_dropout(self, block: Block) -> None:
         """Seed dropout as a step of one model does."""
-        seed = derived_seed(self.seed, "step", step)
+        seed = derived_seed(self.seed, "step", block.members[0].state.steps)
         torch.default_generator.manual_seed(seed)
-        if device.type == "cuda":
+        if block.device.type == "cuda":
             torch.cuda.manual_seed(seed)
 
-    def _worded(
-        self,
-        block: Block,
-        place: int,
-        found: Computed,
-        rows: Rows,
-        targets: Tensor,
-        samples: Sequence[int],
-    ) -> NotFiniteLossError:
-        """Word what is not finite, as a step of this member alone would."""
-        member, model = block.members[place], self.model
-        with self._lent_to(block.weights_of(place)):
-            for name, parameter in model.trainable():
-                parameter.grad = found.grads[name][place].clone()
-            model.train()
-            self._seed_dropout(member.state.steps, block.device)
-            what = find_not_finite(model, model.suffix, rows, targets, member.objective)
-        return NotFiniteLossError(
-            phase=member.settings.name,
-            epoch=len(member.state.history) + 1,
-            step=member.state.step + 1,
-            lr=max(rule.lr for rule in member.groups)
-            * member.factor(member.state.step, self.steps, member.values()),
-            first_layer=what.layer,
-            what=what.what,
-            samples=tuple(self.name_of(samples[at]) for at in what.positions),
-            count=len(samples),
-            gradient_norm=float(found.norms()[place]),
-        )
-
-    @contextlib.contextmanager
-    def _lent_to(self, weights: Mapping[str, Tensor]) -> Iterator[None]:
-        """Let the model have a member's weights for a while."""
-        own = {name: parameter.detach().clone() for name, parameter in self.model.trainable()}
-        try:
-            self._put(weights)
-            yield
-        finally:
-            self._put(own)
-            for _, parameter in self.model.trainable():
-                parameter.grad = None
-
-    @torch.no_grad()
-    def _put(self, weights: Mapping[str, Tensor]) -> None:
-        for name, parameter in self.model.trainable():
-            parameter.copy_(weights[name])
-
-    def _leave(self, block: Block, places: Sequence[int]) -> None:
-        for place in places:
-            self._left[block.members[place].name] = block.weights_of(place)
-        block.keep([place for place in range(len(block.members)) if place not in places])
+    def _leave(self, place: int, gone: Sequence[int]) -> None:
+        """Let members of a block go, and the block with its last one."""
+        if not gone:
+            return
+        block = self.blocks[place]
+        for one in gone:
+            self._left[block.members[one].name] = block.weights_of(one)
+        left = [one for one in range(len(block.members)) if one not in gone]
+        self.blocks[place : place + 1] = [block.part(left)] if left else []
 
     def _finished_epoch(self) -> FusedEpoch:
         """Judge every member's weights, and count the epoch."""
@@ -277,8 +260,9 @@ class FusedTrainer:
                 row = self._row(member, trained[place], judged.get(member.name))
                 done[member.name] = _counted(member, row, block, place)
             block.begin_epoch()
-            self._leave(block, [p for p, member in enumerate(block.members) if member.is_over()])
-        self.blocks = [block for block in self.blocks if block.members]
+        for place in reversed(range(len(self.blocks))):
+            members = enumerate(self.blocks[place].members)
+            self._leave(place, [one for one, member in members if member.is_over()])
         return FusedEpoch(done)
 
     def _row(self, member: Member, trained: Score, judged: Score | None) -> EpochRow:
@@ -291,18 +275,43 @@ class FusedTrainer:
         """Return each member's score over the validation samples."""
         if self.val is None:
             return {}
-        sums = [block.judging() for block in self.blocks]
-        every = range(len(self.val.targets))
-        for rows, targets in self.val.batches(chunk_batches(every, self.batch_size), 0):
-            self.between()
-            for block, own in zip(self.blocks, sums, strict=True):
-                block.judge(own, rows, targets)
+        sums = self._judged(self.val)
+        while isinstance(sums, int):  # the block that has run out of memory
+            self._halve(sums)
+            sums = self._judged(self.val)
         found: dict[str, Score] = {}
         for block, own in zip(self.blocks, sums, strict=True):
             for place, (member, score) in enumerate(zip(block.members, own.scores(), strict=True)):
                 found[member.name] = score
                 self._scoring[member.name] = partial(own.scoring, place)
         return found
+
+    def _judged(self, val: Source) -> list[Judging] | int:
+        """Return each block's sums over the validation samples, or which block has no room."""
+        sums = [block.judging() for block in self.blocks]
+        every = range(len(val.targets))
+        for rows, targets in val.batches(chunk_batches(every, self.batch_size), 0):
+            self.between()
+            for place, (block, own) in enumerate(zip(self.blocks, sums, strict=True)):
+                if _with_room(block, partial(block.judge, own, rows, targets)) is None:
+                    return place
+        return sums
+
+
+def _with_room(block: Block, compute: Callable[[], _Found]) -> _Found | None:
+    """Compute something of a block that moves nothing; None: memory ran out.
+
+    Raises:
+        NoRoomError: The block has but one member.
+    """
+    try:
+        return compute()
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        if len(block.members) == 1:
+            raise NoRoomError(one_line(error)) from None
+    return None
 
 
 def _note_first_loss(block: Block, found: Computed, targets: Tensor) -> None:

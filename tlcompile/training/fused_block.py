@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tlcompile.features.graphed import Graphed
 from tlcompile.features.prefix import Rows
 from tlcompile.model.compiled import CompiledModel
-from tlcompile.training.fused_linear import SharedDropout, Ways, batched_suffix, weights_of
 from tlcompile.training.fused_loss import BlockLoss, smoothing_of
-from tlcompile.training.fused_optim import member_optimizer
+from tlcompile.training.fused_optim import member_optimizer, picked
 from tlcompile.training.fused_scoring import Judging, Sums, judging
+from tlcompile.training.fused_suffix import (
+    batched_suffix,
+    bytes_a_sample,
+    draws,
+    outputs_of,
+    weights_of,
+)
+from tlcompile.training.fused_ways import Ways
 from tlcompile.training.groups import Group
 from tlcompile.training.loop import Settings
 from tlcompile.training.objective import Objective
@@ -24,6 +32,7 @@ from tlcompile.training.state import TrainingState
 
 # Weights of a block on a CPU: each step reads them, their gradients and the optimizer's state again.
 BLOCK_WEIGHTS = 3 * 2**17
+BLOCK_BYTES = 2**26  # of what a block on a CPU computes for a batch, and keeps for its gradients
 
 
 @dataclass(frozen=True)
@@ -80,7 +89,7 @@ class Block:
     """
 
     def __init__(self, model: CompiledModel, members: Sequence[Member], ways: Ways) -> None:
-        self.members, self.ways = list(members), ways
+        self.model, self.members, self.ways = model, list(members), ways
         self.suffix = batched_suffix(model, len(members), ways)
         self.weights = weights_of(self.suffix)
         with torch.no_grad():
@@ -103,16 +112,14 @@ class Block:
         """Make ready for steps with the members that there are."""
         self.loss = BlockLoss([member.objective for member in self.members], self.ways)
         # A graph would draw the same dropout again and again.
-        drops = any(isinstance(m, SharedDropout) and m.p for m in self.suffix.modules())
-        drops |= any(isinstance(m, nn.Dropout) and m.p for m in self.suffix.modules())
-        captured = self.device.type == "cuda" and not drops
+        captured = self.device.type == "cuda" and not draws(self.suffix)
         self._run: Callable[..., Rows] = self._gradients
         if captured:
             self._run = Graphed(self._gradients, lambda _line: None)
 
     def _gradients(self, *batch: Tensor) -> Rows:
         """Return losses, outputs and gradients of a batch: its rows, and last its targets."""
-        outputs = self.suffix(*batch[:-1])
+        outputs = outputs_of(self.suffix, batch[:-1], len(self.members))
         losses, grad = self.loss.learn(outputs, batch[-1])
         grads = torch.autograd.grad(outputs, list(self.weights.values()), grad)
         return losses, outputs.detach(), *grads
@@ -142,11 +149,12 @@ class Block:
             optimizer.set_factors(factors)
 
     @torch.no_grad()
-    def judge(self, sums: Judging, rows: Rows, targets: Tensor) -> None:
+    def judge(self, sums: Judging, rows: Rows, targets: Tensor) -> Judging:
         """Add a batch to sums over a split, in eval mode."""
         self.suffix.eval()
-        outputs = self.suffix(*rows)
+        outputs = outputs_of(self.suffix, rows, len(self.members))
         sums.add(self.loss.judge(outputs, targets), outputs, targets)
+        return sums
 
     def judging(self) -> Judging:
         """Return empty sums over a split."""
@@ -156,17 +164,27 @@ class Block:
         """Return copies of one member's weights."""
         return {name: weight[place].detach().clone() for name, weight in self.weights.items()}
 
-    def keep(self, places: Sequence[int]) -> None:
-        """Go on with some members alone."""
-        self.members = [self.members[place] for place in places]
-        if not places:
-            return
-        for name, weight in self.weights.items():
-            weight.data = weight.data[list(places)]
-            self.optimizers[name].keep(places, weight)
-        self.sums.keep(places)
-        self._values = []
-        self._begin()
+    def part(self, places: Sequence[int]) -> Block:
+        """Return some members as a block of their own; those of a range share this one's memory."""
+        part = copy.copy(self)
+        part.members = [self.members[place] for place in places]
+        part.suffix = batched_suffix(self.model, len(places), self.ways)
+        part.weights = weights_of(part.suffix)
+        part.optimizers, part.sums = {}, copy.copy(self.sums)
+        part.sums.keep(places)
+        for name, weight in part.weights.items():
+            weight.data = picked(self.weights[name].data, places)
+            part.optimizers[name] = copy.copy(self.optimizers[name])
+            part.optimizers[name].keep(places, weight)
+        part._values = []
+        part._begin()
+        return part
+
+    def halves(self) -> list[Block]:
+        """Return its members as two blocks, which share its memory: each computes half as much."""
+        count = len(self.members)
+        middle = math.ceil(count / 2)
+        return [self.part(range(middle)), self.part(range(middle, count))]
 
     def tensors(self, place: int) -> dict[str, Tensor]:
         """Return one member's weights, and its state as a `PhaseTrainer` of its own would save it."""
@@ -235,7 +253,8 @@ def blocks_of(model: CompiledModel, members: Sequence[Member], ways: Ways) -> It
         alike.setdefault(smoothing_of(member.objective.goals[""].loss), []).append(member)
     on_cpu = next(model.parameters()).device.type == "cpu"
     weights = sum(p.numel() for _, p in model.trainable())
-    fit = max(1, BLOCK_WEIGHTS // weights) if on_cpu else len(members)
+    batch = members[0].settings.batch_size * bytes_a_sample(model) if members else 1
+    fit = max(1, min(BLOCK_WEIGHTS // weights, BLOCK_BYTES // batch)) if on_cpu else len(members)
     for same in alike.values():
         size = math.ceil(len(same) / math.ceil(len(same) / fit))  # blocks of one size
         for first in range(0, len(same), size):

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812, torch's own name for it
 
-from tlcompile.training.fused_linear import TRIED, Way, Ways
+from tlcompile.training.fused_ways import TRIED, Way, Ways
 from tlcompile.training.goal import Goal
 from tlcompile.training.losses import Loss
 from tlcompile.training.objective import Objective

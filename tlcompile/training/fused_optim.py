@@ -22,6 +22,13 @@ CHOICES: Final = ("nesterov", "amsgrad")
 _NONE: Final = "none"  # in the place of state, as Optimizers has it: there is none yet
 
 
+def picked(tensor: Tensor, places: Sequence[int]) -> Tensor:
+    """Return some rows of a tensor; those of a range share its memory."""
+    if isinstance(places, range):
+        return tensor[places.start : places.stop]
+    return tensor[list(places)]
+
+
 class MemberOptimizer:
     """Moves one tensor of every member.
 
@@ -53,7 +60,7 @@ class MemberOptimizer:
         """Go on with some members alone, whose weights are now these rows."""
         self.rules = [self.rules[place] for place in places]
         self.rates = [self.rates[place] for place in places]
-        self.state = {name: tensor[list(places)] for name, tensor in self.state.items()}
+        self.state = {name: picked(tensor, places) for name, tensor in self.state.items()}
         self.weight = weight.detach()
         self._columns()
 

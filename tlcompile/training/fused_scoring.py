@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from tlcompile.training.fused_optim import picked
 from tlcompile.training.goal import Goal
 from tlcompile.training.metrics import Score
 from tlcompile.training.objective import Objective, Scoring
@@ -34,7 +35,7 @@ class Sums:
 
     def keep(self, places: Sequence[int]) -> None:
         """Go on with some members alone."""
-        self.loss, self.correct = self.loss[list(places)], self.correct[list(places)]
+        self.loss, self.correct = picked(self.loss, places), picked(self.correct, places)
 
     def scores(self) -> list[Score]:
         """Return each member's score."""

@@ -32,6 +32,7 @@ from tlcompile.training.objective import Objective, Scoring
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
 from tlcompile.training.schedule import Schedule, When
+from tlcompile.training.sharding import gathered, is_sharded
 from tlcompile.training.state import EpochRow, TrainingState
 from tlcompile.training.step import Hook, Mix, Step, Stepper, part_of
 
@@ -179,13 +180,13 @@ class PhaseTrainer:
         return math.ceil(len(self._plan(len(self.state.history))) / self.settings.accumulate)
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return what belongs to the phase beside the model's own tensors, by name."""
+        """Return what belongs to the phase beside the model's own tensors; every rank has to ask."""
         parts: dict[str, _HasTensors | None] = self._parts()
         return {
             f"{part}/{name}": tensor
             for part, holder in parts.items()
             if holder is not None
-            for name, tensor in holder.tensors().items()
+            for name, tensor in gathered(holder.tensors()).items()
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
@@ -207,7 +208,8 @@ class PhaseTrainer:
 
     def sums(self) -> dict[str, Tensor]:
         """Return this rank's sums of the running epoch; of `tensors` they alone differ by rank."""
-        return {name: t for name, t in self.tensors().items() if name.startswith(RUNNING)}
+        running = next(name for name in self._parts() if name.startswith(RUNNING))
+        return {f"{running}/{name}": t for name, t in self.running.tensors().items()}
 
     def _steps(self) -> Iterator[Stepped]:
         """Take the steps that are left of the running epoch."""
@@ -337,7 +339,7 @@ class PhaseTrainer:
 
     def _weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()
-        return {name: state[name].detach().clone() for name in state if name in self.moving}
+        return gathered({n: state[n].detach().clone() for n in state if n in self.moving})
 
 
 class _HasTensors(Protocol):
@@ -348,22 +350,6 @@ class _HasTensors(Protocol):
 
 def _in(part: str, name: str) -> bool:
     return name.partition("/")[0] == part
-
-
-def evaluate(
-    model: CompiledModel,
-    source: Source,
-    *,
-    objective: Objective,
-    batch_size: int,
-    ranks: Ranks = ALONE,
-    between: Callable[[], None] = lambda: None,
-) -> Score:
-    """Return the score over a split, in eval mode."""
-    found = scored(
-        model, source, objective=objective, batch_size=batch_size, ranks=ranks, between=between
-    )
-    return found.score()
 
 
 def scored(
@@ -394,7 +380,11 @@ def predict(
 ) -> Iterator[tuple[Any, Any]]:
     """Yield (outputs, targets) in the order of the samples, in eval mode, without gradients."""
     model.eval()
-    mine = range(ranks.rank, len(source.targets), ranks.world)
-    for rows, targets in source.batches(chunk_batches(mine, batch_size), 0):
+    batches = chunk_batches(range(ranks.rank, len(source.targets), ranks.world), batch_size)
+    missing = ranks.largest(len(batches)) - len(batches) if is_sharded(model) else 0
+    for rows, targets in source.batches(batches, 0):
         with torch.no_grad():
             yield model.suffix(*rows), targets
+    for rows, _ in source.batches([range(1)] * missing, 0) if missing else ():  # others wait
+        with torch.no_grad():
+            model.suffix(*rows)

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from tlcompile.training.sharding import whole
+
 What = Literal["feature", "label", "weight", "loss", "gradient"]
 
 
@@ -43,7 +45,7 @@ def gradient_norm(parameters: Sequence[nn.Parameter]) -> Tensor:
     Shape:
         out: ()
     """
-    return nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+    return whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
 
 
 def find_not_finite(
@@ -82,7 +84,7 @@ def find_not_finite(
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    return bool(torch.isfinite(tensor).all())
+    return bool(torch.isfinite(whole(tensor)).all())
 
 
 def _bad_samples(tensors: Sequence[Any]) -> tuple[int, ...]:
@@ -146,4 +148,4 @@ def _worst_gradient(model: nn.Module) -> str | None:
     for name, gradient in reversed(having):
         if not _is_finite(gradient):
             return name
-    return max(having, key=lambda one: float(one[1].abs().max()))[0] if having else None
+    return max(having, key=lambda one: float(whole(one[1]).abs().max()))[0] if having else None

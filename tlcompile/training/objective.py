@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -50,12 +50,7 @@ class Objective:
         Shape:
             out: ()
         """
-        if self._own is not None:
-            return self._own(outputs, targets)
-        if "" in self.goals:
-            return self.goals[""].learn(outputs, targets)
-        parts = [g.weight * g.learn(outputs[n], targets[n]) for n, g in self.goals.items()]
-        return torch.stack(parts).sum()
+        return self._mean(Goal.learn, outputs, targets)
 
     def judge(self, outputs: Any, targets: Any) -> Tensor:
         """Return the mean over a batch, to report of validation: without label smoothing.
@@ -63,11 +58,17 @@ class Objective:
         Shape:
             out: ()
         """
+        return self._mean(Goal.judge, outputs, targets)
+
+    def _mean(
+        self, of_goal: Callable[[Goal, Any, Any], Tensor], outputs: Any, targets: Any
+    ) -> Tensor:
+        """Return the user's own loss, that of the one output, or the weighted sum of all outputs'."""
         if self._own is not None:
             return self._own(outputs, targets)
         if "" in self.goals:
-            return self.goals[""].judge(outputs, targets)
-        parts = [g.weight * g.judge(outputs[n], targets[n]) for n, g in self.goals.items()]
+            return of_goal(self.goals[""], outputs, targets)
+        parts = [g.weight * of_goal(g, outputs[n], targets[n]) for n, g in self.goals.items()]
         return torch.stack(parts).sum()
 
     def running(self) -> Running:

@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tlcompile.errors.rates import OptimizerStateError
+from tlcompile.errors.resume import OtherStateError
 from tlcompile.training.groups import Group
+from tlcompile.training.sharding import like
 
 OPTIMIZERS: dict[str, type[torch.optim.Optimizer]] = {
     "sgd": torch.optim.SGD,
@@ -125,7 +126,7 @@ class Optimizers:
         """Take over what `tensors` gave.
 
         Raises:
-            OptimizerStateError: State is missing, left over or of another shape.
+            OtherStateError: State is missing, left over or of another shape.
         """
         saved: dict[str, dict[str, Tensor]] = {name: {} for name in self._parameters}
         for path, value in tensors.items():
@@ -135,7 +136,10 @@ class Optimizers:
         for groups, optimizer in zip(self._groups.values(), self.each, strict=True):
             names = [name for group in groups for name in group.parameters]
             states = {
-                index: {key: value.clone() for key, value in saved[name].items()}
+                index: {
+                    key: like(self._parameters[name], value.clone())
+                    for key, value in saved[name].items()
+                }
                 for index, name in enumerate(names)
                 if _EMPTY not in saved[name]
             }
@@ -156,7 +160,9 @@ class Optimizers:
         missing = [n for n in wanted if found[n] != {_EMPTY: (0,)} and found[n] != wanted[n]]
         left_over = [name for name in found if name not in wanted]
         if missing or left_over:
-            raise OptimizerStateError(missing=tuple(missing), left_over=tuple(left_over))
+            raise OtherStateError(
+                what="state of the optimizer", missing=tuple(missing), left_over=tuple(left_over)
+            )
 
 
 def _shapes_of_state(group: Group, shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from tlcompile.errors.base import listed
 from tlcompile.errors.training import FrozenMovedError, NoGradientError, NotOneGroupError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.groups import Group
+from tlcompile.training.sharding import whole
 
 
 @dataclass
@@ -53,7 +54,7 @@ class FreezeProof:
             return
         for name, parameter in model.trainable():
             grad = parameter.grad if name in self.waiting else None
-            if grad is not None and bool(torch.isfinite(grad).all()):
+            if grad is not None and bool(torch.isfinite(whole(grad)).all()):
                 self.waiting.discard(name)
 
     def unmoved(self, model: CompiledModel) -> list[str]:
@@ -144,5 +145,5 @@ def frozen_digests(model: CompiledModel) -> dict[str, str]:
 
 def _digest(tensor: Tensor) -> str:
     # As bytes: numpy has no bfloat16.
-    data = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+    data = whole(tensor).detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
     return hashlib.sha256(data.data).hexdigest()

@@ -23,6 +23,7 @@ from tlcompile.training.not_finite import find_not_finite, gradient_norm
 from tlcompile.training.objective import Objective, Running
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import Ranks
+from tlcompile.training.sharding import is_sharded
 from tlcompile.training.state import TrainingState
 
 Hook = Callable[[Mapping[str, nn.Parameter]], None]
@@ -95,14 +96,16 @@ class Step:
     moved: bool = field(init=False, default=True)  # the last step; fp16 skips one that overflows
     moving: bool = field(init=False, default=False)  # from here on a step cannot be undone
     buffers: dict[str, Tensor] = field(init=False)
+    sharded: bool = field(init=False)  # its layers send and average themselves
     _before: dict[str, Tensor] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         frozen = self.model.frozen.tensors
         named = self.model.named_buffers()
         self.buffers = {name: buffer for name, buffer in named if name not in frozen}
-        alone = self.ranks.world == 1
-        suffix = self.model.suffix if alone else self.ranks.wrap(self.model.suffix_module())
+        self.sharded = is_sharded(self.model)
+        as_it_is = self.ranks.world == 1 or self.sharded
+        suffix = self.model.suffix if as_it_is else self.ranks.wrap(self.model.suffix_module())
         self.forward = self.compute.forward(suffix)
 
     def __call__(
@@ -168,7 +171,8 @@ class Step:
                 random = generator(self.seed, "mix", step, place, self.ranks.rank)
                 rows, targets = self.mix(rows, targets, random)
             rows = self.compute.rows(rows)
-            cuts = chunk_batches(range(len(rows[0])), micro_batch)
+            # Ranks that share weights compute equally often: a part at once, whatever its size.
+            cuts = chunk_batches(range(len(rows[0])), len(rows[0]) if self.sharded else micro_batch)
             for cut in cuts:
                 own = slice(cut[0], cut[-1] + 1)
                 whole = len(cuts) == 1
@@ -215,7 +219,8 @@ class Step:
         if bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device)))):
             return
         bad = [p for p in pieces if not bool(torch.isfinite(p.loss))]
-        if self.ranks.largest(len(bad)) and not bad:
+        elsewhere = self.ranks.largest(len(bad)) and not bad
+        if elsewhere and not self.sharded:
             self.ranks.barrier()  # until the rank that computed it has worded it, and ends us all
         piece = (bad or list(pieces))[0]
         self._seed(piece, state.steps)
@@ -223,6 +228,8 @@ class Step:
             found = find_not_finite(
                 self.model, self.model.suffix, piece.rows, piece.targets, self.objective
             )
+        if elsewhere:  # that rank's layers need ours until here
+            self.ranks.barrier()
         self.undo()
         raise NotFiniteLossError(
             phase=self.phase,
