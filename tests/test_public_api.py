@@ -69,6 +69,26 @@ def test_the_five_liner(tmp_path: Path) -> None:
     ]
 
 
+def test_an_unfinished_run_beside_a_finished_one_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was left behind for good: each call began in the next free folder."""
+    path = tmp_path / "flowers.yaml"
+    path.write_text(RECIPE.format(folder=make_pictures(tmp_path / "data", side=20)))
+    overrides = ["fine_tune.epochs=1", f"output_dir={tmp_path / 'runs'}"]
+    tlcompile.train(path, overrides, base=TinyNet())
+    with monkeypatch.context() as patch:
+        patch.setattr("tlcompile.run.train.finish", _end)
+        with pytest.raises(ZeroDivisionError):
+            tlcompile.train(path, overrides, base=TinyNet())
+    tlcompile.train(path, overrides, base=TinyNet())
+    assert len([*(tmp_path / "runs").iterdir()]) == 2
+
+
+def _end(*_given: object) -> None:
+    raise ZeroDivisionError
+
+
 def test_overrides_beside_a_loaded_recipe_are_not_ignored() -> None:
     with pytest.raises(TypeError, match="load_recipe"):
         tlcompile.train(make_recipe(base={"model": "digits_net"}), ["fine_tune.epochs=1"])

@@ -39,6 +39,9 @@ MULTI = {"task": "multilabel"}
             "classes has no effect",
         ),
         ({"data": {"csv": "t", "per_class": 5}, **MULTI}, "data.per_class", "no one class"),
+        ({"data": {"folder": "d", "classes": ["a"]}}, "data.classes", "two classes or more"),
+        ({"data": {"folder": "d", "classes": ["a", "b", "a"]}}, "data.classes", "names 'a' twice"),
+        ({"data": {"csv": "t", "target": ["a", "a"]}, **MULTI}, "data.target", "names 'a' twice"),
         (
             {"fine_tune": {"sampling": "balanced"}, **MULTI},
             "fine_tune.sampling",

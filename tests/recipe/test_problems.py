@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+from tiny import make_recipe
 
 from tlcompile.errors.base import Problems, TLCompileError
+from tlcompile.errors.schema import BadValueError
 from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.problems import keys_at, paths_of
 
@@ -110,3 +113,23 @@ def test_keys_of_sections() -> None:
     assert "momentum" in keys_at(("fine_tune", "optimizer", "sgd"))
     assert "momentum" not in keys_at(("fine_tune", "optimizer", "adamw"))
     assert "data.split.val" in paths_of("val")
+
+
+@pytest.mark.parametrize(
+    ("section", "value", "fix"),
+    [
+        ("fine_tune", {"phases": [{"name": "a", "until": 5}]}, "write until: {plateau: 5}"),
+        ("fine_tune", {"phases": [{"name": "a", "until": "plateau"}]}, "write until: {plateau: 5}"),
+        ("fine_tune", {"average": 0.9}, "write average: {ema: 0.9}"),
+        ("fine_tune", {"average": "swa"}, "give fine_tune.average a mapping {key: value}"),
+        ("task", {"a": "classification"}, "write a: {task: classification}"),
+        ("data", {"mix": 0.2}, "write mix: {mixup: 0.2}"),
+        ("features", False, "give features a mapping {key: value}"),
+    ],
+)
+def test_a_value_in_the_place_of_a_section_is_told_what_to_write(
+    section: str, value: Any, fix: str
+) -> None:
+    with pytest.raises(BadValueError) as caught:
+        make_recipe(**{section: value})
+    assert caught.value.fix() == fix

@@ -71,3 +71,24 @@ def test_parts_of_added_layers_are_names(place: Path, capsys: pytest.CaptureFixt
     )
     Path("r.yaml").write_text(text)
     assert main(["check", "r.yaml"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["check", "plan"])
+def test_weights_of_a_class_that_the_data_have_not_are_found_before_training(
+    place: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    text = "base: digits_net\ndata: {dataset: digits}\nfine_tune: {class_weights: {cat: 3.0}}\n"
+    Path("r.yaml").write_text(text)
+    assert main([verb, "r.yaml"]) == 1
+    assert "class 'cat' of fine_tune.class_weights" in capsys.readouterr().err
+    Path("r.yaml").write_text(text.replace("dataset: digits", "folder: absent"))
+    assert main([verb, "r.yaml"]) == 0, "without images nobody knows"
+
+
+def test_a_line_that_train_refuses_has_no_plan(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "base: digits_net\nfreeze: none\nfeatures: {cache: off}\ndata: {dataset: digits}\n"
+    Path("r.yaml").write_text(text)
+    assert main(["plan", "r.yaml"]) == 2
+    assert "features.cache has no effect" in capsys.readouterr().err

@@ -5,14 +5,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from tiny import make_pictures, make_recipe
+from torch import Tensor, nn
 
 from tlcompile.errors.resume import OtherRunError
+from tlcompile.recipe.layers.base import Layer
+from tlcompile.recipe.layers.plugins import Plugin
 from tlcompile.recipe.run import Run
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run import fingerprint
 from tlcompile.run.fingerprint import DECIDES_BITS, fingerprint_of, refuse_other
+from tlcompile.run.opening import conditions_of, open_run
 from tlcompile.run.splits import open_splits
 
 CPU = torch.device("cpu")
@@ -74,6 +81,60 @@ def test_another_recipe_other_weights_images_or_devices_are_refused_for_good(ima
             assert error.differences[0].startswith(f"{name}: "), name
             assert "--inexact" not in error.fix()
             assert "--again" in error.fix()
+
+
+def test_a_plug_in_and_timm_of_another_version_compute_something_else(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = printed(recipe_of(images))
+    plugin = Plugin("blur", "tl-blur", "1.2", Layer)
+    monkeypatch.setattr(fingerprint, "allowed_plugins", lambda: {"blur": plugin})
+    error = refused(saved, printed(recipe_of(images)))
+    assert error.differences == ("packages tl-blur: none, now 1.2",)
+    monkeypatch.setattr(fingerprint.importlib.metadata, "version", lambda name: f"{name} 3")
+    base, recipe = {"sha256": "0a", "model": "timm/resnet10t"}, recipe_of(images)
+    found = fingerprint.fingerprint_of(recipe, base, open_splits(recipe, 3, str), CPU)
+    assert found["packages"] == {"tl-blur": "1.2", "timm": "timm 3"}
+
+
+class Maps(nn.Module):
+    """One convolution, a map a class."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 2, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.conv(x)
+
+
+def test_what_a_mask_holds_is_a_part_of_the_run(tmp_path: Path) -> None:
+    """A mask that was drawn anew under its old name let a stopped run go on, half on either."""
+    for name in "abcd":
+        for folder, value in (("images", 9), ("masks", 1)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            pixels = np.full((8, 8, 3) if folder == "images" else (8, 8), value, np.uint8)
+            Image.fromarray(pixels).save(tmp_path / folder / f"{name}.png")
+    recipe = make_recipe(
+        base={"model": "digits_net", "size": 8},
+        freeze="none",
+        head="keep",
+        task="segmentation",
+        data={"folder": str(tmp_path)},
+    )
+
+    def conditions() -> dict[str, Any]:
+        torch.manual_seed(0)
+        return conditions_of(open_run(recipe, tmp_path / "run", base=Maps()))
+
+    saved = conditions()
+    refuse_other(saved, conditions(), Path("runs/a"))
+    for name in "abcd":
+        pixels = np.eye(8, dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "masks" / f"{name}.png")
+    error = refused(saved, conditions())
+    places = [one.partition(":")[0] for one in error.differences]
+    assert places == ["contents masks of train", "contents masks of val"]
 
 
 def test_another_thread_count_is_refused_with_both_numbers(images: Path) -> None:

@@ -105,6 +105,14 @@ def test_a_loss_that_is_not_finite_leaves_the_parameters(trainer: FeatureTrainer
     assert all(torch.equal(p, before[name]) for name, p in trainer.model.trainable())
 
 
+def test_features_that_are_not_finite_are_no_matter_of_the_rate(trainer: FeatureTrainer) -> None:
+    features = trainer.extract(loader())
+    features.rows[0][3] = torch.nan
+    with pytest.raises(NotFiniteFitError, match="extract their features anew") as caught:
+        trainer.fit(features, lr=0.1)
+    assert caught.value.what == "feature"
+
+
 def test_a_model_that_cannot_be_split_says_why() -> None:
     model = compiled()
     object.__setattr__(model._parts, "boundary", ())

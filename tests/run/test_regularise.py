@@ -344,6 +344,7 @@ def test_a_bias_s_penalty_without_a_bias_is_refused() -> None:
             "fine_tune.constraints",
         ),
         ({"fine_tune": {"epochs": 3, "average": {"swa": {"start": 4}}}}, "fine_tune.average"),
+        ({"fine_tune": {"batch_size": 8}, "run": {"micro_batch": 9}}, "run.micro_batch: 9"),
         (  # the only layer that trains has its own
             {"freeze": {"upto": ["flatten"], "only": ["fc"]}, "fine_tune": {"l2": 0.1},
              "add": {"new": {**NEW, "l2": 0.2}}},
@@ -357,6 +358,12 @@ def test_a_line_that_nothing_follows_is_refused(sections: dict[str, Any], line: 
         refuse_idle_regularisers(recipe, [compiled(recipe)])
     assert caught.value.line.startswith(line)
     assert caught.value.where is not None
+
+
+def test_a_micro_batch_below_the_batch_of_some_phase_is_not_refused() -> None:
+    phases = [{"name": "a", "epochs": 1, "batch_size": 4}, {"name": "b", "epochs": 1}]
+    recipe = make_recipe(base=BASE, fine_tune={"phases": phases}, run={"micro_batch": 32})
+    refuse_idle_regularisers(recipe, [compiled(phase) for phase in recipe.phases()])
 
 
 def test_a_line_that_one_phase_follows_is_not_refused() -> None:

@@ -132,6 +132,15 @@ def test_binary_wants_two_classes_of_a_table(table: Path) -> None:
     assert caught.value.found == ("ants", "bees", "bees2")
 
 
+def test_one_class_is_no_choice(tmp_path: Path) -> None:
+    """It trained to 100 % at once, or ended in a traceback of the confusion matrix."""
+    alone = make_pictures(tmp_path / "alone", classes=("ants",))
+    with pytest.raises(WrongClassCountError, match="wants 2 classes or more") as caught:
+        opened({"folder": str(alone)})
+    assert caught.value.found == ("ants",)
+    assert "another class" in caught.value.fix()
+
+
 def masks(root: Path, names: int = 4) -> Path:
     for number in range(names):
         for folder in ("images", "masks"):

@@ -76,7 +76,7 @@ def follow(
         for _ in range(epochs):
             state.steps += 3
             done = row(len(state.history) + 1)
-            state.finish_epoch(done, is_best=True, is_phase_best=True)
+            state.finish_epoch(done, "train/loss", rising=False, min_delta=0.0)
             followed.epoch(done)
     return said
 
@@ -252,7 +252,7 @@ def test_tensorboard_forgets_what_an_aborted_epoch_left(tmp_path: Path) -> None:
     follow(tmp_path, 3, "tensorboard")  # then killed before the third was committed
     state = TrainingState(steps=6)
     for epoch in (1, 2):
-        state.finish_epoch(row(epoch), is_best=True, is_phase_best=True)
+        state.finish_epoch(row(epoch), "train/loss", rising=False, min_delta=0.0)
     follow(tmp_path, 2, "tensorboard", state=state)
     board = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     board.Reload()

@@ -205,3 +205,11 @@ def test_real_runs_of_digits_have_the_verdict_that_they_were_made_for(
 ) -> None:
     recipe = load_recipe("recipes/digits.yaml", [override, f"fine_tune.seed={seed}"])
     assert train_recipe(recipe, tmp_path / "run").record["curves"]["verdict"] == verdict
+
+
+def test_a_plateau_around_half_of_chance_is_no_good_fit() -> None:
+    """Digits on a frozen network: 80 % in training, 71 % in validation, and more when it thaws."""
+    train, val = learns(0.48), learns(0.53)
+    assert read(history(train, val, accuracies=(0.8, 0.71), count=449)).verdict == "underfitting"
+    assert read(history(train, learns(0.49), count=449)).verdict == "good fit"
+    assert read(history(learns(0.3), learns(0.34), count=449)).verdict == "good fit"

@@ -102,6 +102,14 @@ def test_numbers_are_judged_in_their_own_units() -> None:
     assert torch.equal(Scale.of(torch.ones(3, 1)).std, torch.ones(1))
 
 
+def test_the_share_of_variance_of_one_sample_is_no_number() -> None:
+    """torchmetrics raises there: a run with one validation image ended in a traceback."""
+    _, outputs, targets = CASES["regression"]
+    _, scoring = added(objective("regression"), outputs[:1], targets[:1])
+    assert math.isnan(scoring.value("r2"))
+    assert math.isfinite(scoring.value("mae"))
+
+
 def test_intersections_over_unions_leave_out_what_does_not_count() -> None:
     _, logits, masks = CASES["segmentation"]
     masks = masks.clone()

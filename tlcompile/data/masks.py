@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -152,6 +153,16 @@ def read_mask(path: str) -> Tensor:
     if values.size and values.max() > IGNORED:
         raise _bad(path, f"value {values.max()}, beyond 255")
     return torch.from_numpy(values.astype(np.uint8))
+
+
+def masks_digest(samples: Samples, workers: int) -> str:
+    """Return the SHA-256 of what the mask files of a split hold, in the order of its samples.
+
+    Raises:
+        UnreadableImagesError: One cannot be read any more.
+    """
+    found = in_order(lambda mask: digest(read_bytes(mask)), samples.masks, workers)
+    return hashlib.sha256(b"".join(found)).hexdigest()
 
 
 def fitted(mask: Tensor, preprocessing: Preprocessing) -> Tensor:

@@ -14,7 +14,7 @@ def epoch_order(count: int, seed: int, epoch: int, weights: Tensor | None = None
     Args:
         count: Number of samples, and of places in the epoch.
         seed: Of the run.
-        epoch: Counts from 1, over all phases.
+        epoch: Counts from 0, over all phases.
         weights: (N,) of drawing a sample, with replacement; None: each sample once.
     """
     random = generator(seed, "order", epoch)

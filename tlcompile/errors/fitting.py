@@ -168,4 +168,9 @@ class NotFiniteFitError(NotFiniteLossError):
         return {**super().facts(), **kept}
 
     def fix(self) -> str:
-        return f"learn more slowly: fit(..., lr={self.lr / 10:g})"
+        if self.what == "feature":
+            return "look at what these samples were made of, and extract their features anew"
+        return super().fix()
+
+    def _slower(self) -> str:
+        return f"fit(..., lr={self.lr / 10:g})"

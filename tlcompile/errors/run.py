@@ -189,11 +189,12 @@ class NotFiniteLossError(RunError):
             return "look at these images, and compute their features anew: features.cache=off"
         if self.what == "label":
             return "correct the labels of these samples"
+        return f"learn more slowly: {self._slower()}"
+
+    def _slower(self) -> str:
         if self.phase != "main":
-            return (
-                f"learn more slowly: write lr: {self.lr / 10:g} in phase '{one_line(self.phase)}'"
-            )
-        return f"learn more slowly: fine_tune.optimizer.lr={self.lr / 10:g}"
+            return f"write lr: {self.lr / 10:g} in phase '{one_line(self.phase)}'"
+        return f"fine_tune.optimizer.lr={self.lr / 10:g}"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -89,7 +89,16 @@ class ChoiceError(RecipeError):
 
 @dataclass(eq=False, kw_only=True)
 class BadValueError(RecipeError):
-    """A value of the wrong type, or out of range."""
+    """A value of the wrong type, or out of range.
+
+    Attributes:
+        name: Of the key.
+        found: The value.
+        wanted: What would do.
+        words: Of which one may have been meant.
+        meaning: Of the key.
+        instead: The section that the value stands for, as it is written; empty: none is known.
+    """
 
     slug: ClassVar[str] = "bad-value"
 
@@ -98,6 +107,7 @@ class BadValueError(RecipeError):
     wanted: str
     words: tuple[str, ...] = ()
     meaning: str = ""
+    instead: str = ""
 
     def headline(self) -> str:
         return f"{self.name} cannot be {one_line(self.found)}"
@@ -107,6 +117,8 @@ class BadValueError(RecipeError):
         return {"found": one_line(self.found), "wanted": self.wanted, **meaning}
 
     def fix(self) -> str:
+        if self.instead:
+            return f"write {self.name.rpartition('.')[2]}: {self.instead}"
         return did_you_mean(self.found, self.words, f"give {self.name} {self.wanted}")
 
 

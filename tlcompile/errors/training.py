@@ -102,23 +102,27 @@ class AugmentedFrozenError(RunError):
 
 @dataclass(eq=False, kw_only=True)
 class WrongClassCountError(RunError):
-    """The data has more or fewer classes than the task or the model's outputs."""
+    """The data has more or fewer classes than the task can tell apart."""
 
     slug: ClassVar[str] = "wrong-class-count"
     exit_code: ClassVar[int] = 2
 
     task: str
-    wanted: int
     found: tuple[str, ...]
 
     def headline(self) -> str:
-        return f"task {self.task} wants {self.wanted} classes, the data has {len(self.found)}"
+        return f"task {self.task} wants {self._wanted()}, the data has {len(self.found)}"
 
     def facts(self) -> dict[str, str]:
-        return {"found": listed(self.found), "wanted": f"{self.wanted} classes"}
+        return {"found": listed(self.found), "wanted": self._wanted()}
 
     def fix(self) -> str:
+        if len(self.found) < 2:
+            return "add images of another class"
         return "write task: classification with head: auto, or name the classes: data.classes"
+
+    def _wanted(self) -> str:
+        return "2 classes" if self.task == "binary" else "2 classes or more"
 
 
 @dataclass(eq=False, kw_only=True)

@@ -8,9 +8,9 @@ from pydantic import Field, model_validator
 
 from tlcompile.recipe.augment import Alpha, Augment, Mix
 from tlcompile.recipe.fields import (
+    DistinctNames,
     Fraction,
     Name,
-    Names,
     NotNegative,
     Positive,
     Probability,
@@ -68,13 +68,13 @@ class Data(Section):
         None,
         description="Column of the images; default: `image`, of huggingface the one that has images.",
     )
-    target: Names | None = Field(
+    target: DistinctNames | None = Field(
         None,
         description="Columns to predict: of a class's name; of labels as a;b, or one of 0 and 1 for "
         "each; of numbers; of masks' paths. Default: label (mask for segmentation).",
     )
     split: Split = Field(Split(), description="Used where there are no validation images.")
-    classes: Names | None = Field(
+    classes: DistinctNames | None = Field(
         None,
         description="A subset, in this order; for segmentation the names of the masks' values.",
     )

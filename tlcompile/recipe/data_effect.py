@@ -48,6 +48,8 @@ def _idle_lines(data: Data, task: str) -> Iterator[tuple[str, str]]:
     yield from _idle_targets(data, task)
     if data.classes is not None and task in ("regression", _SEVERAL):
         yield "classes", f"classes has no effect on {_named(task)} | drop data.classes"
+    if data.classes is not None and len(data.classes) < 2 and task in OF_ONE_CLASS:
+        yield "classes", f"{_named(task)} chooses among two classes or more | name another"
     if data.per_class is not None and task not in OF_ONE_CLASS:
         rule = (
             f"per_class has no effect on {_named(task)}, where an image has no one class | drop it"

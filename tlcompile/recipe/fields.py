@@ -54,6 +54,16 @@ Names = Annotated[
 Text = Annotated[str, BeforeValidator(_as_written), Field(max_length=4096)]
 
 
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    twice = next((name for place, name in enumerate(names) if name in names[:place]), None)
+    if twice is not None:
+        raise ValueError(f"it names '{twice}' twice | drop one of the two")
+    return names
+
+
+DistinctNames = Annotated[Names, AfterValidator(_each_once)]  # one name would be two classes
+
+
 def _is_size(value: str) -> str:
     try:
         parse_bytes(value)

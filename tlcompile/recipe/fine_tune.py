@@ -53,7 +53,9 @@ class EarlyStop(Section):
     """Stop when the monitored value no longer improves."""
 
     patience: Positive = Field(5, description="Epochs without improvement.")
-    min_delta: NotNegative = Field(0.0, description="Smallest change that counts.")
+    min_delta: NotNegative = Field(
+        0.0, description="Smallest gain that counts; the best epoch is the best by any gain."
+    )
 
 
 class FineTune(Regularisation):

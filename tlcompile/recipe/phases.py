@@ -29,7 +29,9 @@ class Until(Section):
     """When a phase ends early."""
 
     plateau: Positive = Field(description="Epochs without improvement of the monitored value.")
-    min_delta: NotNegative = Field(0.0, description="Smallest change that counts.")
+    min_delta: NotNegative = Field(
+        0.0, description="Smallest gain that counts; the best epoch is the best by any gain."
+    )
 
 
 def _upto(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import types
 import typing
 from collections.abc import Iterator
@@ -135,8 +136,26 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
         wanted=wanted,
         words=words,
         meaning=_meaning(first["loc"]),
+        instead=_as_section(first) if first["type"] in _NOT_A_SECTION else "",
         **place,
     )
+
+
+def _as_section(finding: Any) -> str:
+    """Return the section that one value was meant to be: `5` is {plateau: 5}; "": nobody knows."""
+    value, loc = finding["input"], finding["loc"]
+    if isinstance(value, dict | list):
+        return ""
+    for section in _models_at(loc):
+        for name, field in section.model_fields.items():
+            key = field.alias or name
+            try:
+                section.model_validate({key: value})
+            except ValidationError:
+                continue
+            return f"{{{key}: {_shown(finding)}}}"
+    example = re.search(r"\{\w+: [^{}]+\}", _meaning(loc))
+    return example[0] if example else ""
 
 
 def _tag(finding: Any) -> str:

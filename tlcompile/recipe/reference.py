@@ -81,9 +81,14 @@ def _rows(model: type[BaseModel], prefix: str, skip: tuple[str, ...]) -> Iterato
         cells = (f"`{key}`", _type(field.annotation), _default(field), field.description or "")
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
         for section in inner:
-            step = ".<name>" if get_origin(field.annotation) is dict else ""
+            step = ".<name>" if _is_by_name(field.annotation) else ""
             tag = _tag(section)
             yield from _rows(section, f"{key}{step}{tag}.", skip)
+
+
+def _is_by_name(kind: Any) -> bool:
+    """Tell whether the sections of a type stand under names of the user's own."""
+    return get_origin(kind) is dict or any(map(_is_by_name, get_args(kind)))
 
 
 def _tag(section: type[BaseModel]) -> str:

@@ -55,7 +55,9 @@ class Run(Section):
         "50GB", description="Stored features beyond it: the least recently used go."
     )
     checkpoint_seconds: Positive = Field(
-        300, description="Seconds between checkpoints inside an epoch; each epoch ends with one."
+        300,
+        description="Seconds between checkpoints at most. At the end of an epoch one is written sooner, "
+        "where that takes less than a hundredth of the time.",
     )
     track: Trackings = Field(
         (),

@@ -9,8 +9,8 @@ from typing import Annotated, Any, Final, Literal, get_args
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from tlcompile.recipe.fields import (
+    DistinctNames,
     Name,
-    Names,
     NotNegative,
     Probability,
     Rate,
@@ -128,7 +128,7 @@ class OutputTask(Section):
     """What one output is trained on."""
 
     task: TaskName = Field("classification", description="Decides loss, metrics and width.")
-    target: Names | None = Field(
+    target: DistinctNames | None = Field(
         None, description="Columns of data.csv; default: the output's name."
     )
     weight: Rate = Field(1.0, description="Factor of its loss in the sum.")

@@ -11,7 +11,7 @@ from tlcompile.errors.ranks import DevicesFromPythonError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import complete, load_recipe
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.folder import next_generation, read_record, run_folder
+from tlcompile.run.folder import find_generation, run_folder
 from tlcompile.run.launch import num_devices
 from tlcompile.run.train import train_recipe
 from tlcompile.training.ranks import is_rank, join_ranks
@@ -31,7 +31,8 @@ def train(
         recipe: A recipe, or a file's path.
         overrides: Texts such as "freeze.upto=layer3", for a path.
         base: Your own module instead of the recipe's base; it is copied first.
-        folder: Where the run goes; default: the recipe's own folder, or the next free one beside it.
+        folder: Where the run goes; default: the recipe's own folder, or one beside it where that is
+            finished. An unfinished run that is there goes on.
 
     Returns:
         The model with its best epoch's weights, in eval mode, and one row an epoch.
@@ -49,9 +50,8 @@ def train(
     if num_devices(recipe) > 1 and not is_rank():
         raise DevicesFromPythonError(wanted=num_devices(recipe), key=("run", "devices"))
     ranks = join_ranks()
-    where = run_folder(recipe) if folder is None else Path(folder)
-    if folder is None and read_record(where) is not None:
-        where = next_generation(where)
+    own, _ = find_generation(run_folder(recipe), again=True)
+    where = own if folder is None else Path(folder)
     where = Path(ranks.first_says(str(where)))
     result = train_recipe(recipe, where, base=base, ranks=ranks)
     ranks.close()

@@ -11,10 +11,12 @@ import torch
 
 from tlcompile.errors.resume import OtherRunError
 from tlcompile.features.arithmetic import arithmetic, decoder
+from tlcompile.recipe.layers.plugins import allowed_plugins
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.folder import recipe_digest
 from tlcompile.run.record import images_digest
 from tlcompile.run.splits import Splits
+from tlcompile.zoo.timm import PREFIX
 
 ABSENT: Final = "none"
 # What changes more than last bits; the rest is the machine's and its libraries'.
@@ -47,9 +49,17 @@ def fingerprint_of(
         "devices": devices,
         "run": {name: run[name] for name in DECIDES_BITS if name in run},
         "tlcompile": importlib.metadata.version("tlcompile"),
+        "packages": _packages(str(base.get("model"))),
         "decoder": decoder(),
         "arithmetic": arithmetic("exact", recipe.fine_tune.batch_size, device),
     }
+
+
+def _packages(model: str) -> dict[str, str]:
+    """Return the versions of packages whose code the model runs, beside torch's own."""
+    found = {plugin.package: plugin.version for plugin in allowed_plugins().values()}
+    timm = {"timm": importlib.metadata.version("timm")} if model.startswith(PREFIX) else {}
+    return {**found, **timm}
 
 
 def refuse_other(

@@ -33,7 +33,7 @@ from tlcompile.errors.ranks import (
 from tlcompile.recipe.layers.plugins import allow_plugins, allowed_plugins
 from tlcompile.recipe.schema import Recipe
 from tlcompile.recipe.sent import from_plain, to_plain
-from tlcompile.run.device import device_type
+from tlcompile.run.device import choose_device, device_type
 from tlcompile.run.folder import read_record
 from tlcompile.run.rank_errors import read_errors
 from tlcompile.run.signals import ERRORS
@@ -76,9 +76,10 @@ def num_devices(recipe: Recipe) -> int:
     """Return how many devices `run.devices` means on this machine.
 
     Raises:
+        NoDeviceError: It has none of that kind.
         NotEnoughDevicesError: It has not so many.
     """
-    kind, wanted = device_type(recipe), recipe.run.devices
+    kind, wanted = choose_device(recipe).type, recipe.run.devices
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
     if wanted == "auto":
         return available or 1

@@ -44,7 +44,9 @@ def objective_of(
     goals = {}
     for name, task in recipe.output_tasks().items():
         names = _names(name, classes, train, known)
-        goals[name] = _goal(recipe, name, task, names, train, known.get(name), device)
+        if train is not None:
+            refuse_unknown_weights(recipe, name, names)
+        goals[name] = _goal(name, task, names, train, known.get(name), device)
     return Objective(goals, device=device)
 
 
@@ -83,7 +85,6 @@ def _names(
 
 
 def _goal(
-    recipe: Recipe,
     output: str,
     task: OutputTask,
     names: Sequence[str],
@@ -92,7 +93,7 @@ def _goal(
     device: torch.device | str,
 ) -> Goal:
     options = task.loss.model_dump() if task.loss else {}
-    weights = _class_weights(recipe, output, task, names, train)
+    weights = _class_weights(output, task, names, train)
     return Goal(
         task=task.task,
         classes=tuple(names),
@@ -130,29 +131,37 @@ def _scale(
 
 
 def _class_weights(
-    recipe: Recipe,
-    output: str,
-    task: OutputTask,
-    names: Sequence[str],
-    train: Samples | None,
+    output: str, task: OutputTask, names: Sequence[str], train: Samples | None
 ) -> Tensor | None:
     """Return a factor for each class: balanced ones have a mean of 1 over the training images."""
     if task.class_weights is None or train is None:
         return None
     if isinstance(task.class_weights, dict):
-        unknown = tuple(name for name in task.class_weights if name not in names)
-        if unknown:
-            key = ("task", output) if output else ("fine_tune",)
-            place = ".".join((*key, "class_weights"))
-            error = UnknownClassError(
-                names=unknown, classes=tuple(names), place=place, key=(*key, "class_weights")
-            )
-            raise error.at(recipe.where(error.key))
         return torch.tensor([task.class_weights.get(name, 1.0) for name in names])
     counts = torch.tensor([class_counts(train, output)[name] for name in names]).float()
     if task.task == "multilabel":
         return (len(train) - counts).clamp(min=1) / counts.clamp(min=1)
     return counts.sum() / (counts.clamp(min=1) * len(names))
+
+
+def refuse_unknown_weights(recipe: Recipe, output: str, names: Sequence[str]) -> None:
+    """Refuse factors of classes that the data have not.
+
+    Args:
+        recipe: What the user asked for.
+        output: Whose classes; "": the only one.
+        names: Of its classes.
+
+    Raises:
+        UnknownClassError: class_weights names another.
+    """
+    weights = recipe.output_tasks()[output].class_weights
+    unknown = tuple(n for n in weights if n not in names) if isinstance(weights, dict) else ()
+    if unknown:
+        key = ("task", output, "class_weights") if output else ("fine_tune", "class_weights")
+        place, classes = ".".join(key), tuple(names)
+        error = UnknownClassError(names=unknown, classes=classes, place=place, key=key)
+        raise error.at(recipe.where(key))
 
 
 def metrics_known(recipe: Recipe, width: int | None = None) -> dict[str, bool]:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from tlcompile.data.masks import masks_digest
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.device import choose_device, exactly
@@ -95,8 +96,13 @@ def conditions_of(phases: Phases) -> dict[str, object]:
     """Return what must be the same for an unfinished run to go on."""
     recipe, splits, world = phases.recipe, phases.splits, phases.ranks.world
     found = fingerprint_of(recipe, phases.origin, splits, phases.device, devices=world)
-    keys = phases.digests.items()
-    return {**found, "contents": {n: hashlib.sha256(k.tobytes()).hexdigest() for n, k in keys}}
+    contents = {
+        name: hashlib.sha256(one.tobytes()).hexdigest() for name, one in phases.digests.items()
+    }
+    for name, part in splits.named().items():
+        if part.masks:
+            contents[f"masks of {name}"] = masks_digest(part, recipe.run.workers)
+    return {**found, "contents": contents}
 
 
 def _refuse_unfit(

@@ -27,6 +27,7 @@ from tlcompile.run.features import SourceBuilder
 from tlcompile.run.groups import groups_of
 from tlcompile.run.mixing import mixed_rows, with_mixed_images
 from tlcompile.run.objective import monitor_of
+from tlcompile.run.rates import phase_names
 from tlcompile.run.regularise import after_step_of, average_of, before_step_of
 from tlcompile.run.shared import Own
 from tlcompile.run.splits import Say, Splits, check_readable
@@ -143,7 +144,7 @@ class Phases:
 
     def names(self) -> list[str]:
         """Return the phases' names; `main` where there is but one."""
-        return [phase.name for phase in self.recipe.fine_tune.phases or ()] or ["main"]
+        return phase_names(self.recipe)
 
     def restores_best(self, index: int) -> bool:
         """Tell whether a phase ends with its best weights, not with its last."""
@@ -227,15 +228,11 @@ class Phases:
         sources: Mapping[str, Source],
         proof: FreezeProof,
     ) -> PhaseTrainer:
-        tune, phase = recipe.fine_tune, self._phase(index)
+        tune = recipe.fine_tune
         val = sources.get("val")
         monitor = monitor_of(recipe, self.objective, judged=val is not None)
         rising = self.objective.metrics[monitor.partition("/")[2]]
-        stop = tune.early_stop
-        patience = stop.patience if stop else None
-        min_delta = stop.min_delta if stop else 0.0
-        if phase is not None and phase.until is not None:
-            patience = phase.until.plateau
+        stop = tune.early_stop  # of a phase its `until`
         settings = Settings(
             name=self.names()[index],
             epochs=tune.epochs,
@@ -245,8 +242,8 @@ class Phases:
             rising=rising,
             accumulate=tune.accumulate,
             micro_batch=self.recipe.run.micro_batch,
-            patience=patience,
-            min_delta=min_delta,
+            patience=stop.patience if stop else None,
+            min_delta=stop.min_delta if stop else 0.0,
         )
         precision = choose_precision(recipe.run.precision, self.device)
         compute = Compute(precision, self.device, compiled=recipe.run.compile)
@@ -276,10 +273,6 @@ class Phases:
             compute=compute,
             name_of=lambda place: samples.ids[place],
         )
-
-    def _phase(self, index: int) -> Any:
-        phases = self.recipe.fine_tune.phases
-        return phases[index] if phases else None
 
 
 def _order(recipe: Recipe, samples: Samples) -> Any:

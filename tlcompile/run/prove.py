@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from tlcompile.compiler import PLACEHOLDER_CLASSES, prove_recipe
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.objective import refuse_unknown_weights
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.refuse_rates import refuse_unfit_rates
 from tlcompile.run.regularise import refuse_idle_regularisers
-from tlcompile.run.splits import known_classes
+from tlcompile.run.splits import known_classes, splits_at_hand
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,16 @@ def refuse_unfit(proof: Proof) -> None:
         refuse_untrainable(recipe, model, proof.classes, swept=len(models) > 1)
     refuse_idle_regularisers(proof.recipe, models)
     refuse_unfit_rates(proof.recipe, models)
+    _refuse_unknown_weights(proof)
+
+
+def _refuse_unknown_weights(proof: Proof) -> None:
+    """Refuse class weights of no class, where some are named and the images are at hand."""
+    tasks = proof.recipe.output_tasks()
+    named = [name for name, task in tasks.items() if isinstance(task.class_weights, dict)]
+    channels = next(iter(proof.model.summary.sample_shapes.values()))[0]
+    splits = splits_at_hand(proof.recipe, channels) if named else None
+    if splits is not None:
+        names = {"": splits.classes, **splits.train.names}
+        for name in named:
+            refuse_unknown_weights(proof.recipe, name, names[name])

@@ -165,6 +165,7 @@ def _idle(recipe: Recipe, models: Sequence[CompiledModel]) -> Iterator[NoEffectE
         for name, kind in learning.items()
     ):
         yield _nothing("constraints", "weight")
+    yield from _whole_batches(recipe)
     longest = max(phase.fine_tune.epochs for phase in recipe.phases())
     swa = tune.average.swa if tune.average is not None else None
     if swa is not None and swa.start > longest:
@@ -173,6 +174,19 @@ def _idle(recipe: Recipe, models: Sequence[CompiledModel]) -> Iterator[NoEffectE
             because=f"no phase has more than {longest} epochs, so nothing is averaged",
             instead=f"write start: {max(1, longest * 3 // 4)}",
             key=("fine_tune", "average", "swa", "start"),
+        )
+
+
+def _whole_batches(recipe: Recipe) -> Iterator[NoEffectError]:
+    """Name a micro-batch that no batch is larger than: all of a batch is computed at once."""
+    micro = recipe.run.micro_batch
+    largest = max(phase.fine_tune.batch_size for phase in recipe.phases())
+    if micro is not None and micro > largest:
+        yield NoEffectError(
+            line=f"run.micro_batch: {micro}",
+            because=f"a batch has {largest} images, which are computed at once anyway",
+            instead=f"write micro_batch: {max(1, largest // 2)}, or drop it",
+            key=("run", "micro_batch"),
         )
 
 

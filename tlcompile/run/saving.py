@@ -113,10 +113,9 @@ class Saving:
     def note_best(self, event: EpochDone) -> None:
         """Keep the weights of an epoch that is the best of all, or of its phase."""
         if event.is_best:
-            self.best = event.tensors
+            self.best, self._is_new = event.tensors, True
         if event.is_phase_best and self.phases.restores_best(self.phases.state.phase):
-            self.phase_best = event.tensors
-        self._is_new |= event.is_best or event.is_phase_best
+            self.phase_best, self._is_new = event.tensors, True
 
     def note_judged(self, judged: Judged) -> None:
         """Keep what the best epoch takes for what; it is written with the next checkpoint."""

@@ -12,7 +12,7 @@ from tlcompile.run.picture import write_picture
 from tlcompile.run.plan import Plan, make_plan
 from tlcompile.run.plan_diff import diff_json, diff_text, differences
 from tlcompile.run.plan_text import plan_text
-from tlcompile.run.prove import Proof
+from tlcompile.run.prove import Proof, refuse_unfit
 from tlcompile.run.say import say
 from tlcompile.run.splits import splits_at_hand
 from tlcompile.run.sweep_plan import show_sweep
@@ -38,6 +38,7 @@ def run(options: argparse.Namespace) -> int:
     if options.multirun:
         return show_sweep(options.recipe, options.overrides, as_json=options.json)
     proof = check.prove(options.recipe, options.overrides, options.classes)
+    refuse_unfit(proof)  # what would happen is nothing
     plan = plan_of(proof)
     if options.html is not None:
         write_picture(Path(options.html), proof)

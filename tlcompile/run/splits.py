@@ -109,7 +109,7 @@ def open_splits(recipe: Recipe, channels: int, say: Say, order: tuple[str, ...] 
         if "val" in found and recipe.data.split != drawn:
             say("data.split is not used: there are validation images of their own")
         splits = _split(recipe, found, order)
-        _refuse_not_two(recipe, splits)
+        _refuse_too_few(recipe, splits)
         _say_about_classes(recipe, splits, say)
         return splits
     except TLCompileError as error:
@@ -127,12 +127,15 @@ def splits_at_hand(recipe: Recipe, channels: int) -> Splits | None:
         return None
 
 
-def _refuse_not_two(recipe: Recipe, splits: Splits) -> None:
+def _refuse_too_few(recipe: Recipe, splits: Splits) -> None:
+    """Refuse a choice among one class, and a yes or no among three."""
     names = {"": splits.classes} if isinstance(recipe.task, str) else splits.train.names
     for name, answer in _answers(recipe).items():
-        if answer.task == "binary" and len(names[name]) != 2:
+        found = names[name]
+        chooses = answer.task in ("classification", "segmentation")
+        if (answer.task == "binary" and len(found) != 2) or (chooses and len(found) < 2):
             key = ("task", name, "task") if name else ("task",)
-            raise WrongClassCountError(task="binary", wanted=2, found=names[name], key=key)
+            raise WrongClassCountError(task=answer.task, found=found, key=key)
 
 
 def _say_about_classes(recipe: Recipe, splits: Splits, say: Say) -> None:

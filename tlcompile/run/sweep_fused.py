@@ -29,7 +29,7 @@ from tlcompile.run.shared import Shared
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say
 from tlcompile.run.tracking.following import Following
-from tlcompile.run.trust import warn_of_start, warn_of_unmoved
+from tlcompile.run.trust import warn_of_no_value, warn_of_start, warn_of_unmoved
 from tlcompile.training.fused import FusedEpoch, FusedTrainer, Halved, NoRoomError
 from tlcompile.training.fused_block import Member
 from tlcompile.training.fused_failed import Failed
@@ -135,6 +135,7 @@ class _Point:
     def epoch(self, done: EpochDone) -> None:
         """Note an epoch, as a run of its own does."""
         assert self.fused is not None
+        assert self.trainer is not None
         self.saving.note_best(done)
         objective = self.phases.objective
         if done.is_best and done.row.val is not None:
@@ -143,6 +144,7 @@ class _Point:
             self.saving.note_judged(judged_of(scoring, objective, done.row.val))
         add_row(self.saving.folder, done.row, objective)
         self.following.epoch(done.row)
+        warn_of_no_value(self.state, self.trainer.settings.monitor, self.following.say)
         self.seconds += done.row.seconds
 
     def look(self) -> None:

@@ -29,7 +29,7 @@ from tlcompile.run.shared import Own
 from tlcompile.run.signals import Stop, stopping
 from tlcompile.run.splits import Say
 from tlcompile.run.tracking.following import Following
-from tlcompile.run.trust import warn_of_start, warn_of_unmoved
+from tlcompile.run.trust import warn_of_no_value, warn_of_start, warn_of_unmoved
 from tlcompile.training.judged import judged_of
 from tlcompile.training.loop import EpochDone, PhaseTrainer, Stepped
 from tlcompile.training.ranks import ALONE, Ranks
@@ -167,6 +167,7 @@ def _train_phase(
                 if ranks.is_first:
                     add_row(saving.folder, event.row, trainer.objective)
                 following.epoch(event.row)
+                warn_of_no_value(state, trainer.settings.monitor, following.say)
                 if trainer.step.moved:  # else fp16 could not hold any gradient yet
                     trainer.proof.refuse_unreached()
                 on_epoch(event.row, event.is_best)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.run.refuse import keeps_classifier
 from tlcompile.run.splits import Say
@@ -19,14 +21,28 @@ def warn_of_start(
 
     A classifier that is kept has learned before; its first loss is what it has learned.
     """
-    if state.steps != 1 or state.first_loss is None or state.chance is None:
-        return
+    if (state.steps, state.step) != (1, 1) or state.first_loss is None or state.chance is None:
+        return  # the end of an epoch of one step is not its first step once more
     if keeps_classifier(model):
         return
     goals = objective.goals.values()
     counts = bool(goals) and all(goal.task != "regression" for goal in goals)
     if line := warn_of_first_loss(state.first_loss, state.chance, counts=counts):
         say(f"warning     {line}")
+
+
+def warn_of_no_value(state: TrainingState, monitor: str, say: Say) -> None:
+    """Warn once of a monitored value that is no number: it can name no best epoch.
+
+    auroc is none where validation has one class alone, r2 where all its numbers are equal.
+    """
+    *before, last = (math.isnan(row.value(monitor)) for row in state.history)
+    if last and not any(before):
+        epoch, split = len(state.history), monitor.partition("/")[0]
+        say(
+            f"warning     {monitor} is no number in epoch {epoch}, so that epoch can be no gain: "
+            f"look at the labels of {split}, or write fine_tune.monitor: {split}/loss"
+        )
 
 
 def warn_of_unmoved(proof: FreezeProof, model: CompiledModel, say: Say) -> None:

@@ -80,13 +80,10 @@ class Compute:
         """Tell whether gradients are scaled no more: one that is not finite is none of fp16's."""
         return self._scaler is not None and self._scaler.get_scale() <= 1.0
 
-    def step(self, optimizers: Sequence[torch.optim.Optimizer]) -> None:
-        """Let each optimizer step; with fp16 none whose gradients overflowed, and a smaller scale."""
-        for optimizer in optimizers:
-            if self._scaler is None:
-                optimizer.step()
-            else:
-                self._scaler.step(optimizer)
+    def step(self, optimizers: Sequence[torch.optim.Optimizer], *, sound: bool = True) -> None:
+        """Let all optimizers step, or none where a gradient overflowed; then scale less."""
+        for optimizer in optimizers if sound else ():
+            optimizer.step()
         if self._scaler is not None:
             self._scaler.update()
 
@@ -95,7 +92,7 @@ class Compute:
         if self._scaler is None:
             return {}
         state = self._scaler.state_dict()
-        return {name: torch.tensor(state[name], dtype=torch.float64) for name in _SCALER}
+        return {name: torch.tensor(float(state[name])) for name in _SCALER}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over what `tensors` gave."""

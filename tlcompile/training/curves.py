@@ -14,10 +14,12 @@ SHORTEST = 3  # epochs; two points are a line, whatever happened
 RISE = 0.1  # share by which a validation loss may rise above its lowest without a word
 GAP = 0.1  # share of samples between the accuracies of training and validation
 HIGH = 0.5  # share of chance; a loss above it has learned less than half of what there is
+NEAR = 0.8  # of HIGH: a training loss above it is as high as a validation loss beside it
 SLOW = 0.7  # share of chance that a training loss had to leave behind by its end
 MOVES = 0.05  # share of chance; a change over the last third below it is flat
 JUMP = 0.05  # share of chance; a rise of the training loss within an epoch has to be above it
 CREEP = 3.0  # mean changes between epochs; noise alone ends so far below its start once in 100 runs
+LATE = 0.1  # share of the whole fall in the second half; a cosine's steady fall has 0.18 there
 _REGULARISE = "try augmentation, weight decay, label smoothing, or to freeze more"
 _FASTER = "try three times the learning rate, or more epochs"
 BURST = 2.0  # times the loss before the first step; steps that help never lead there
@@ -197,11 +199,14 @@ def _stopped_too_early(curves: _Curves) -> Reading | None:
 
 
 def _underfitting(curves: _Curves) -> Reading | None:
-    """Both are high and flat."""
-    if min((curves.train[-1], *curves.val[-1:])) <= HIGH * curves.chance:
+    """Both are high and flat; of two that are near each other, one may be just below."""
+    judged, high = (curves.val or curves.train)[-1], HIGH * curves.chance
+    if judged <= high or curves.train[-1] <= NEAR * high:
         return None
-    changes = [abs(a - b) for a, b in itertools.pairwise(curves.train)]
-    if curves.train[0] - curves.train[-1] > CREEP * sum(changes) / len(changes):
+    train = curves.train
+    changes = [abs(a - b) for a, b in itertools.pairwise(train)]
+    fell, late = train[0] - train[-1], train[len(train) // 2] - train[-1]
+    if fell > CREEP * sum(changes) / len(changes) and late > LATE * fell:
         told = f"{_losses(curves)}, chance {curves.chance:.3g}, falling slowly and steadily"
         return Reading("rate too low", told, _FASTER)
     told = f"{_losses(curves)}, chance {curves.chance:.3g}, hardly falling"

@@ -45,7 +45,7 @@ from tlcompile.training.fused_suffix import misfit
 from tlcompile.training.fused_ways import Ways
 from tlcompile.training.loop import EpochDone, Stepped
 from tlcompile.training.memory import is_out_of_memory
-from tlcompile.training.metrics import Score, is_better
+from tlcompile.training.metrics import Score
 from tlcompile.training.objective import Scoring
 from tlcompile.training.state import EpochRow
 
@@ -324,22 +324,12 @@ def _note_first_loss(block: Block, found: Computed, targets: Tensor) -> None:
 
 def _counted(member: Member, row: EpochRow, block: Block, place: int) -> EpochDone:
     """Count an epoch of a member."""
-    state = member.state
-    is_best, is_phase_best = (
-        _improves(member, row, state.best),
-        _improves(member, row, state.phase_best),
+    settings = member.settings
+    is_best, is_phase_best = member.state.finish_epoch(
+        row, settings.monitor, rising=settings.rising, min_delta=settings.min_delta
     )
     tensors = block.weights_of(place) if is_best or is_phase_best else None
-    state.finish_epoch(row, is_best=is_best, is_phase_best=is_phase_best)
     return EpochDone(row, is_best, is_phase_best, tensors)
-
-
-def _improves(member: Member, row: EpochRow, best: int | None) -> bool:
-    settings = member.settings
-    value = row.value(settings.monitor)
-    before = None if best is None else member.state.history[best].value(settings.monitor)
-    rising, min_delta = settings.rising, settings.min_delta
-    return best is None or is_better(value, before, rising=rising, min_delta=min_delta)
 
 
 def _refuse_unlike(model: CompiledModel, members: Sequence[Member]) -> None:

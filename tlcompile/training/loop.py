@@ -27,7 +27,7 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.training.averages import Average, estimate_statistics
 from tlcompile.training.compute import Compute
 from tlcompile.training.memory import is_out_of_memory
-from tlcompile.training.metrics import Score, is_better
+from tlcompile.training.metrics import Score
 from tlcompile.training.objective import Objective, Scoring
 from tlcompile.training.proof import FreezeProof
 from tlcompile.training.ranks import ALONE, Ranks
@@ -54,7 +54,7 @@ class Settings:
         accumulate: Batches a step of the optimizer.
         micro_batch: Samples computed at once; None: a batch.
         patience: Epochs without improvement before stopping; None: never.
-        min_delta: Smallest change that counts.
+        min_delta: Smallest gain that patience counts; the best epoch is the best by any gain.
     """
 
     epochs: int
@@ -199,7 +199,12 @@ class PhaseTrainer:
     def _parts(self) -> dict[str, _HasTensors | None]:
         # Each rank has sums of its own; all else is the same on all of them.
         running = f"{RUNNING}@{self.ranks.rank}" if self.ranks.rank else RUNNING
-        return {"optimizer": self.optimizers, running: self.running, "average": self.average}
+        return {
+            "optimizer": self.optimizers,
+            running: self.running,
+            "average": self.average,
+            "scale": self.compute,
+        }
 
     def sums(self) -> dict[str, Tensor]:
         """Return this rank's sums of the running epoch; of `tensors` they alone differ by rank."""
@@ -224,7 +229,7 @@ class PhaseTrainer:
             start = time.perf_counter()
             self._set_rates(steps)
             pieces = plan[first : first + accumulate]
-            if not self._taken(list(islice(batches, accumulate)), pieces):
+            if not self._taken(batches, pieces):
                 batches = None  # with less at once, from the same samples on
                 continue
             if self.average is not None:
@@ -248,8 +253,10 @@ class PhaseTrainer:
         when = When(at, steps_an_epoch, settings.epochs, values)
         self.optimizers.set_factor(self.schedule(when))
 
-    def _taken(self, batches: list[Any], pieces: Sequence[Sequence[int]]) -> bool:
+    def _taken(self, batches: Iterator[Any], pieces: Sequence[Sequence[int]]) -> bool:
         """Take a step; False where memory ran out, and less will be computed at once.
+
+        The frozen part may run out of it, too, where it computes what a batch reads.
 
         Raises:
             OutOfMemoryError: It has been halved often enough.
@@ -258,13 +265,14 @@ class PhaseTrainer:
         whole = settings.micro_batch or settings.batch_size
         micro = math.ceil(whole / 2**state.halvings)
         try:
-            self.step(batches, pieces, micro, state)
+            self.step(list(islice(batches, len(pieces))), pieces, micro, state)
             return True
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
             # Ranks would have to agree on less; one that runs out ends all of them.
-            if state.halvings == MAX_HALVINGS or micro == 1 or self.ranks.world > 1:
+            alone = self.ranks.world == 1
+            if state.halvings == MAX_HALVINGS or micro == 1 or not alone or self.step.moving:
                 device = next(self.model.parameters()).device
                 raise OutOfMemoryError(
                     device=str(device),
@@ -293,10 +301,10 @@ class PhaseTrainer:
             self.running.load(self.ranks.sum(self.running.tensors()))
             trained = self.running.score()
             row = EpochRow(len(state.history) + 1, settings.name, trained, score, lr, seconds)
-            is_best = self._improves(row, state.best)
-            is_phase_best = self._improves(row, state.phase_best)
+            is_best, is_phase_best = state.finish_epoch(
+                row, settings.monitor, rising=settings.rising, min_delta=settings.min_delta
+            )
             tensors = self._weights() if is_best or is_phase_best else None
-        state.finish_epoch(row, is_best=is_best, is_phase_best=is_phase_best)
         self.running = self.step.running = self.objective.running()
         return EpochDone(row, is_best, is_phase_best, tensors)
 
@@ -329,13 +337,6 @@ class PhaseTrainer:
             )
         return self.scoring.score()
 
-    def _improves(self, row: EpochRow, best: int | None) -> bool:
-        settings = self.settings
-        value = row.value(settings.monitor)
-        before = None if best is None else self.state.history[best].value(settings.monitor)
-        rising, min_delta = settings.rising, settings.min_delta
-        return best is None or is_better(value, before, rising=rising, min_delta=min_delta)
-
     def _weights(self) -> dict[str, Tensor]:
         state = self.model.state_dict()
         return gathered({n: state[n].detach().clone() for n in state if n in self.moving})
@@ -360,8 +361,13 @@ def scored(
     ranks: Ranks = ALONE,
     between: Callable[[], None] = lambda: None,
 ) -> Scoring:
-    """Return the sums of every metric over a split, those of all ranks, in eval mode."""
+    """Return the sums of every metric over a split, those of all ranks, in eval mode.
+
+    Where there are fewer samples than ranks, each rank judges all of them: auroc and map gather the
+    samples of every rank, which must have some; to each of them twice is the same value.
+    """
     scoring = objective.scoring()
+    ranks = ALONE if len(source.targets) < ranks.world else ranks
     for outputs, targets in predict(model, source, batch_size=batch_size, ranks=ranks):
         between()
         scoring.add(objective.judge(outputs, targets), outputs, targets)

@@ -158,6 +158,8 @@ class _Part:
                 return float("nan")
             if name == "auroc" and not self._both_classes():
                 return float("nan")  # torchmetrics says 0
+            if name == "r2" and int(metric.total) < 2:
+                return float("nan")  # torchmetrics raises
             return float(metric.compute())
 
     def _both_classes(self) -> bool:

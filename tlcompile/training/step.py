@@ -94,6 +94,7 @@ class Step:
     phase: str
     forward: Callable[..., Any] = field(init=False)
     moved: bool = field(init=False, default=True)  # the last step; fp16 skips one that overflows
+    moving: bool = field(init=False, default=False)  # from here on a step cannot be undone
     buffers: dict[str, Tensor] = field(init=False)
     sharded: bool = field(init=False)  # its layers send and average themselves
     _before: dict[str, Tensor] = field(init=False, default_factory=dict)
@@ -125,8 +126,8 @@ class Step:
         Raises:
             NotFiniteLossError: A loss or a gradient is not finite; nothing was moved.
         """
-        pieces = list(self._pieces(batches, samples, micro_batch, state.steps))
         self._before = {name: buffer.clone() for name, buffer in self.buffers.items()}
+        pieces = list(self._pieces(batches, samples, micro_batch, state.steps))
         self.optimizers.zero_grad()
         for piece in pieces:
             self._learn(piece, state.steps, last=piece is pieces[-1])
@@ -137,22 +138,23 @@ class Step:
                 sum(piece.loss * len(piece.samples) for piece in pieces)
             ) / sum(len(piece.samples) for piece in pieces)
             state.chance = chance_loss(self.objective, pieces[0].outputs, pieces[0].targets)
+        self.moving = True
         for piece in pieces:
             if piece.share:  # a rank without samples of its own has borrowed some
                 self.running.add(piece.loss, piece.outputs, piece.targets)
         self.proof.see_gradients(self.model)
         for hook in self.before_step if sound else ():
             hook(self.parameters)
-        self.compute.step(self.optimizers.each)
+        self.compute.step(self.optimizers.each, sound=sound)
         for hook in self.after_step if sound else ():
             hook(self.parameters)
-        self.moved = sound
+        self.moved, self.moving, self._before = sound, False, {}
 
     def undo(self) -> None:
-        """Make as if a step that was not finished had not begun."""
+        """Make as if a step that was not finished had not begun; where none has, nothing changes."""
         self.optimizers.zero_grad()
-        for name, buffer in self.buffers.items():
-            buffer.copy_(self._before[name])
+        for name, before in self._before.items():
+            self.buffers[name].copy_(before)
 
     def _pieces(
         self,
