@@ -169,7 +169,9 @@ def test_names_that_are_numbers_are_three_points(tmp_path: Path) -> None:
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))  # fmt: skip
     trained: list[tuple[tuple[str, ...], int]] = []
 
-    def run_points(points: list[tuple[str, ...]], recipes: list[Recipe]) -> list[object]:
+    def run_points(
+        points: list[tuple[str, ...]], recipes: list[Recipe], **_how: object
+    ) -> list[object]:
         for point, recipe in zip(points, recipes, strict=True):
             result = train_module.train_recipe(recipe, tmp_path / str(len(trained)), base=base)
             trained.append((point, sum(1 for _ in result.model.trainable())))

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tlcompile.errors.resume import RunBusyError
 from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.folder import only_here
 from tlcompile.run.saving import Saving
 from tlcompile.run.sweep import run_points
 from tlcompile.run.train import train_recipe
@@ -57,9 +59,9 @@ def cut_off(
             run_points(points, recipes_of(points, *more), folder=Path("sweep"))
 
 
-def assert_as_alone(points: list[tuple[str, ...]]) -> None:
-    """Go on, fused, and compare each point with a run of its own."""
-    recipes = recipes_of(points)
+def assert_as_alone(points: list[tuple[str, ...]], *more: str) -> None:
+    """Go on, fused if nothing else is said, and compare each point with a run of its own."""
+    recipes = recipes_of(points, *more)
     rows = run_points(points, recipes, folder=Path("sweep"))
     assert [row.error for row in rows] == [""] * len(points)
     for number, row in enumerate(rows):
@@ -90,3 +92,20 @@ def test_a_point_that_was_over_when_it_trained_alone_is_finished_by_the_group(
     cut_off(monkeypatch, points, 1, "sweep.fuse=off")
     cut_off(monkeypatch, points[1:], 1, "sweep.fuse=off")
     assert_as_alone(points)
+
+
+def test_a_point_that_was_over_when_it_trained_in_a_group_is_finished_alone(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it learns from was seen by the group: alone it takes no step any more."""
+    points = [("fine_tune.epochs=1",), ("fine_tune.epochs=2",)]
+    cut_off(monkeypatch, points, 2)
+    assert_as_alone(points, "sweep.fuse=off")
+
+
+def test_a_sweep_that_another_process_runs_is_refused(place: Path) -> None:
+    """Two of them trained some points twice, and each called those failed that the other one had."""
+    points = [("fine_tune.epochs=1",), ("fine_tune.epochs=2",)]
+    with only_here(Path("sweep")), pytest.raises(RunBusyError, match="another process trains in"):
+        run_points(points, recipes_of(points), folder=Path("sweep"))
+    assert not list(Path("sweep").iterdir())

@@ -19,6 +19,7 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.run.app import SESSION, Session
 from tlcompile.run.engines import engine_of, refuse_wrong_direction
 from tlcompile.run.folder import recipe_digest
+from tlcompile.run.shared import Shared
 from tlcompile.run.sweep import sweep_folder, sweeps_above
 from tlcompile.sweep.points import Point
 
@@ -37,7 +38,8 @@ def launch_points(
     points = [session.point(texts) for texts in job_overrides]
     recipes = compose_all(session, job_overrides)
     engine = engine_of(recipes[0], session.for_launcher, context, config)
-    how: dict[str, Any] = {} if engine is None else {"engine": engine}
+    session.shared = session.shared or Shared()
+    how: dict[str, Any] = {"engine": engine, "shared": session.shared}
     if session.searches:
         refuse_wrong_direction(config.hydra.sweeper, recipes[0])
         return _searched(session, points, recipes, how)

@@ -84,6 +84,7 @@ class _Point:
 
     def _open_phase(self) -> None:
         self.proof = self.saving.proof or self.phases.proof(0)
+        self.proof.waiting.clear()  # a batched product has a gradient for every weight
         self.following.event("phase begins", phase=self.phases.names()[0])
         self.trainer = self.phase.enter_context(self.phases.open(0, self.proof))
         self.saving.began(self, self.proof)  # type: ignore[arg-type]
@@ -157,7 +158,6 @@ class _Point:
         if self.state.phase == 0:
             assert self.fused is not None
             load_into(self.model, self.fused.weights(self.name))
-            self.proof.waiting.clear()  # a batched product has a gradient for every weight
             state, frozen = self.model.state_dict(), self.model.frozen.tensors
             place = tuple(state[name].data_ptr() for name in sorted(frozen & state.keys()))
             if place not in hashed:
