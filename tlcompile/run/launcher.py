@@ -23,6 +23,8 @@ from tlcompile.run.shared import Shared
 from tlcompile.run.sweep import sweep_folder, sweeps_above
 from tlcompile.sweep.points import Point
 
+HOW = ("run.", "sweep.", "name", "features.cache")  # keys that `recipe_digest` leaves out
+
 
 def launch_points(
     job_overrides: Sequence[Sequence[str]], context: HydraContext, config: DictConfig
@@ -104,12 +106,14 @@ def compose_all(session: Session, job_overrides: Sequence[Sequence[str]]) -> lis
 
 def refuse_duplicates(points: Sequence[tuple[str, ...]], recipes: Sequence[Recipe]) -> None:
     """Refuse points that are the same recipe after composition."""
-    seen: dict[str, list[str]] = {}
+    seen: dict[str, list[tuple[str, ...]]] = {}
     for point, recipe in zip(points, recipes, strict=True):
-        seen.setdefault(recipe_digest(recipe), []).append(" ".join(point))
+        seen.setdefault(recipe_digest(recipe), []).append(point)
     for same in seen.values():
         if len(same) > 1:
-            raise DuplicatePointError(points=tuple(same))
+            varied = set(same[1]) - set(same[0])
+            idle = sorted(text.partition("=")[0] for text in varied if text.startswith(HOW))
+            raise DuplicatePointError(points=tuple(map(" ".join, same)), idle=tuple(idle))
 
 
 def _completed(row: object) -> JobReturn:
