@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,11 +13,10 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from run.rank_runs import RECIPE, alive, difference, end, folder, same, start, weights
 from tiny import make_recipe
 from torch import Tensor
 
-from tlcompile.bundle import load_bundle
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.data import UnreadableImagesError
 from tlcompile.errors.ranks import (
@@ -39,71 +36,12 @@ from tlcompile.run.rank_errors import write_error
 from tlcompile.run.single import run_single
 from tlcompile.run.train import train_recipe
 
-ROOT = Path(__file__).parent.parent.parent
-RECIPE = """\
-base: {model: digits_net}
-data: {dataset: digits, classes: ["5", "6", "7"], per_class: 10, split: {val: 0.2, seed: 0}}
-fine_tune:
-  optimizer: {name: sgd, lr: 0.02, momentum: 0.9}
-  batch_size: 6
-  phases:
-    - {name: head, freeze: head, epochs: 2}
-    - {name: all, freeze: stem, epochs: 2}
-"""
-
 
 @pytest.fixture
 def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     Path("small.yaml").write_text(RECIPE)
     return tmp_path
-
-
-def start(*words: str, sabotage: str = "", runner: tuple[str, ...] = ()) -> subprocess.Popen[str]:
-    paths = [str(ROOT), str(Path(__file__).parent / "sabotage")]
-    own = {"PYTHONPATH": os.pathsep.join(paths), "PIDS": os.getcwd(), "OMP_NUM_THREADS": "1"}
-    if sabotage:
-        own["SABOTAGE"] = sabotage
-    starter = runner or (sys.executable, "-m")
-    return subprocess.Popen(
-        [*starter, *(["-m"] if runner else []), "tlcompile", "train", *words],
-        env=os.environ | own, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def end(process: subprocess.Popen[str], code: int = 0) -> tuple[str, str]:
-    """Wait for the end; nobody survives it."""
-    said, errors = process.communicate(timeout=250)
-    assert process.returncode == code, said + errors
-    assert alive() == []
-    return said, errors
-
-
-def alive() -> list[int]:
-    """Return the ranks that are still there; a zombie is not."""
-    found = [int(path.stem) for path in Path().glob("*.pid")]
-    return [pid for pid in found if state_of(pid) not in ("", "Z")]
-
-
-def state_of(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
-
-
-def folder() -> Path:
-    (found,) = Path("runs").iterdir()
-    return found
-
-
-def weights(run: Path) -> dict[str, Tensor]:
-    return load_file(run / "last" / "model.safetensors")
-
-
-def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    assert one.keys() == other.keys()
-    return all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")
@@ -234,11 +172,6 @@ def numbers(run: Path) -> list[dict[str, float]]:
     return [{n: float(c) for n, c in row.items() if n not in ("seconds", "phase")} for row in rows]
 
 
-def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
-    assert one.keys() == other.keys()
-    return max(float((one[name] - other[name]).abs().max()) for name in one)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "code", "told"),
@@ -275,58 +208,6 @@ def test_a_signal_to_the_launcher_saves_once_on_all_ranks(
     again, _ = end(start("small.yaml", "run.devices=2"))
     assert "resumed" in again
     assert same(weights(folder()), straight)
-
-
-SHARDED = ("small.yaml", "run.devices=2", "run.sharding=full")
-
-
-@pytest.mark.slow
-def test_a_sharded_run_is_a_run_as_any_other(small: Path, straight: dict[str, Tensor]) -> None:
-    """Its files are whole: they are used on one device, by those who know nothing of shards."""
-    said, _ = end(start(*SHARDED))
-    assert "are cut over the devices" in " ".join(said.split())
-    assert difference(weights(folder()), straight) <= 1e-6
-    assert not list(folder().glob("checkpoints*/*"))
-    model = load_bundle(folder()).model
-    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("sabotage", "told"),
-    [
-        ("kill:1:5", "rank 1 of 2 was killed by SIGKILL"),
-        ("kill:0:7", "rank 0 of 2 was killed by SIGKILL"),
-        ("crash:1:5", "rank 1 of 2 failed unexpectedly"),
-        ("nan:1:5", "not-finite"),
-    ],
-)
-def test_a_sharded_run_that_ends_goes_on_equal_to_the_bit(
-    small: Path, sabotage: str, told: str
-) -> None:
-    words = (*SHARDED, "fine_tune.optimizer.name=adamw", "~fine_tune.optimizer.momentum",
-             "fine_tune.average.ema=0.9", "fine_tune.clip=0.5")  # fmt: skip
-    _, errors = end(start(*words, sabotage=sabotage), 1)
-    assert told in errors
-    assert errors.count("fix  ") == 1, "one message"
-    again, _ = end(start(*words))
-    assert "resumed" in again
-    resumed = weights(folder())
-    end(start(*words, "run.output_dir=straight"))
-    (whole,) = Path("straight").iterdir()
-    assert same(resumed, weights(whole))
-
-
-@pytest.mark.slow
-def test_a_sharded_run_goes_on_unsharded_where_other_bits_are_accepted(
-    small: Path, straight: dict[str, Tensor]
-) -> None:
-    end(start(*SHARDED, sabotage="kill:1:5"), 1)
-    _, errors = end(start("small.yaml", "run.devices=2"), 1)
-    assert "run sharding: full, now none" in errors
-    again, _ = end(start("small.yaml", "run.devices=2", "--inexact"))
-    assert "resumed" in again
-    assert difference(weights(folder()), straight) <= 1e-6
 
 
 @pytest.mark.slow
