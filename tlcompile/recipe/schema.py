@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, Strict, model_validator
@@ -221,6 +222,28 @@ class Recipe(Section):
             for index, phase in enumerate(phases)
         )
 
+    def idle_beside_phases(self) -> Iterator[RecipeKey]:
+        """Yield the keys that no phase inherits, since each has its own."""
+        phases = self.fine_tune.phases
+        if phases is None:
+            return
+        own = {
+            key for key in Phase.model_fields if all(getattr(p, key) is not None for p in phases)
+        }
+        if "freeze" in own:
+            yield ("freeze",)
+        yield from (("fine_tune", key) for key in _INHERITED if key in own)
+        rates = all(phase.lr is not None or phase.optimizer is not None for phase in phases)
+        if rates and "optimizer" not in own:
+            yield ("fine_tune", "optimizer", "lr")
+
+    def writes(self, key: RecipeKey) -> bool:
+        """Tell whether a key below sections was given, as its default or not."""
+        section: Section = self
+        for name in key[:-1]:
+            section = getattr(section, str(name))
+        return key[-1] in section.model_fields_set
+
     def written_at(self, key: RecipeKey) -> RecipeKey:
         """Return where the whole recipe says what `key` says in that of a phase."""
         below = key[1:] if key[:1] == ("fine_tune",) else key
@@ -231,3 +254,6 @@ class Recipe(Section):
     def where(self, key: RecipeKey) -> Span | None:
         """Return the place of a key in the file or on the command line, where there is one."""
         return None if self._source is None else locate(self._source, self.written_at(key))
+
+
+_INHERITED = ("optimizer", "schedule", "layer_decay", "groups")
