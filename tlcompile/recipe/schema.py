@@ -31,7 +31,11 @@ from tlcompile.recipe.tasks import (
 class Base(Section):
     """Where the model starts."""
 
-    model: Name | None = Field(None, description="A name of the zoo; `tlcompile zoo` lists them.")
+    model: Name | None = Field(
+        None,
+        description="A name of the zoo; `tlcompile zoo` lists them.",
+        examples=["resnet18"],
+    )
     run: Text | None = Field(
         None,
         description="A finished run instead, by its folder or a unique beginning of its name: its "
@@ -105,7 +109,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
         "recipe", description="Names the run's folder; default: the file's name."
     )
-    base: Base = Field(description="Where the model starts.")
+    base: Base = Field(description="Where the model starts.", examples=["{model: resnet18}"])
     head: Literal["auto", "keep"] | None = Field(
         None, description="auto: a classifier as wide as the task needs. keep: the base's own."
     )
@@ -148,14 +152,12 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _no_line_without_effect(self) -> Recipe:
         if self.features.views is not None and not self.data.augment.train:
-            raise ValueError(
-                "features.views has no effect without data.augment.train | drop features.views"
-            )
+            rule = "has no effect without data.augment.train | drop features.views"
+            raise RuleAt(rule, "features", "views")
         augment = self.data.augment
         if augment.seed and not (augment.train or augment.val):
-            raise ValueError(
-                "data.augment.seed has no effect without data.augment.train or .val | drop it"
-            )
+            rule = "has no effect without data.augment.train or .val | drop it"
+            raise RuleAt(rule, "data", "augment", "seed")
         self._refuse_unfit_tasks()
         refuse_idle_data(self.data, self.fine_tune.sampling, self.task)
         return self
