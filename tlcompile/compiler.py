@@ -79,7 +79,10 @@ def compile_together(
         real: Else on meta.
     """
     first = recipes[0]
-    model_graph, module = start(opened, real=real)
+    try:
+        model_graph, module = start(opened, real=real)
+    except TLCompileError as error:  # images too small for the base
+        raise error.at(first.where(error.key) if error.key else None) from error.__cause__
     if opened.run and real:
         load_saved(module, opened.run, first.where(("base", "run")))
     if len(recipes) > 1:

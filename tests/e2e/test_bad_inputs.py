@@ -133,7 +133,10 @@ CASES = {
         (r"^r\.yaml:6:20: ", r"features: \{views: 5\}", r"cache: off"),
     ),
     "views without augmentation": Bad(
-        "freeze:", "features: {views: 2}\nfreeze:", 2, ("features.views has no effect",)
+        "freeze:",
+        "features: {views: 2}\nfreeze:",
+        2,
+        (r"^r\.yaml:\d+:19: features\.views: it has no effect",),
     ),
     "smoothing of a yes or no": Bad(
         "epochs: 1", "label_smoothing: 0.1\ntask: binary", 2, ("label_smoothing has no effect",)

@@ -222,7 +222,8 @@ class WrongInputsError(GraphError):
     wanted: str
 
     def headline(self) -> str:
-        return f"'{self.name}' ({self.kind}) has {len(self.found)} inputs"
+        count = len(self.found)
+        return f"'{self.name}' ({self.kind}) has {count} input{'' if count == 1 else 's'}"
 
     def facts(self) -> dict[str, str]:
         return {"found": listed(self.found) or "none", "wanted": self.wanted}

@@ -121,7 +121,7 @@ class BadValueError(RecipeError):
         return {"found": one_line(self.found), "wanted": self.wanted, **meaning}
 
     def fix(self) -> str:
-        if self.instead:
+        if self.instead and not nearest(self.found, self.words):
             return f"write {self.name.rpartition('.')[2]}: {self.instead}"
         return did_you_mean(self.found, self.words, f"give {self.name} {self.wanted}")
 

@@ -105,12 +105,32 @@ def _compute(model_graph: ModelGraph, node: fx.Node, at: int) -> Any:
             name=name_of(node),
             kind=kind_of(model_graph.module, node),
             found=tuple(f"{name_of(n)}: {show_shape(n)}" for n in node.all_input_nodes),
-            wanted=str(cause).splitlines()[0] if str(cause) else "other shapes",
-            advice="remove or replace it, or give it an input of the shape it wants",
-            key=node.meta.get(EDITED, ()),
+            wanted=_wanted(model_graph, node, str(cause)),
+            advice=_LARGER if _is_too_small(cause) else _ANOTHER,
+            key=node.meta.get(EDITED, ("base", "size") if _is_too_small(cause) else ()),
         ) from cause
     node.meta[WRITES] = [s for s, was in versions.items() if _versions(s.meta[VALUES][at]) != was]
     return value
+
+
+def _wanted(model_graph: ModelGraph, node: fx.Node, told: str) -> str:
+    """Word what a vertex wants; torch's words for channels that do not fit name no number."""
+    module = (
+        model_graph.module.get_submodule(str(node.target)) if node.op == "call_module" else None
+    )
+    channels = getattr(module, "in_channels", None)
+    if channels is not None and "channel" in told:
+        return f"{channels} channels"
+    return told.splitlines()[0] if told else "other shapes"
+
+
+def _is_too_small(cause: Exception) -> bool:
+    """Tell whether a map is smaller than a kernel."""
+    return "is too small" in str(cause) or "greater than actual input size" in str(cause)
+
+
+_LARGER = "give the model larger images with base.size, or remove what makes the map small"
+_ANOTHER = "remove or replace it, or give it an input of the shape it wants"
 
 
 def _versions(value: Any) -> list[int]:

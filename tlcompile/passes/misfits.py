@@ -121,7 +121,7 @@ def _freeze_misfits(
             ends = freeze_ends(base, as_point(point))
         except TLCompileError as error:
             error.key = key
-            yield error
+            yield _new(recipe, point, error)
             continue
         if ends and all(end.op in ("placeholder", "get_attr") for end in ends):
             yield _computes_nothing(point, ends[-1], key)
@@ -140,6 +140,19 @@ def _freeze_misfits(
             key=("freeze", "upto"),
         )
     yield from _lone_misfits(recipe, base, removed)
+
+
+def _new(recipe: Recipe, point: FreezePoint, error: TLCompileError) -> TLCompileError:
+    """Return an error about a name; where an added layer has it, say that this cannot be frozen."""
+    name = str(point)
+    if name not in recipe.add or not isinstance(error, UnknownVertexError):
+        return error
+    return NoEffectError(
+        line=f"{'.'.join(map(str, error.key[:2]))}: {name}",
+        because=f"'{name}' is new, and a layer without pretrained weights cannot be frozen",
+        instead="write freeze: head, which freezes all but the classifier, or a vertex of the base",
+        key=error.key,
+    )
 
 
 def _computes_nothing(point: FreezePoint, end: fx.Node, key: RecipeKey) -> NoEffectError:
@@ -161,7 +174,7 @@ def _lone_misfits(recipe: Recipe, base: ModelGraph, removed: set[str]) -> Iterat
             region = lone_vertices(base, as_point(vertex))
         except GraphError as error:
             error.key = key
-            yield error
+            yield _new(recipe, vertex, error)
             continue
         gone = [name_of(node) for node in region if name_of(node) in removed]
         new = [name_of(node) for node in region if node in classifiers]

@@ -80,7 +80,7 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Rate = Annotated[float, Field(gt=0, le=1e6)]
 NotNegative = Annotated[float, Field(ge=0, le=1e6)]
-Width = Positive | Literal["classes"]
+Width = Annotated[Positive | Literal["classes"], Field(examples=["classes"])]
 # One number for all dimensions, or one a dimension.
 _UP_TO_3 = Field(min_length=1, max_length=3)
 Sizes = Positive | Annotated[tuple[Positive, ...], Strict(False), _UP_TO_3]

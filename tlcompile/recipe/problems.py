@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import types
 import typing
 from collections.abc import Iterator
-from typing import Any, get_args, get_origin
+from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from tlcompile.errors.base import RecipeKey
@@ -133,7 +134,10 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
         return ChoiceError(name=name, found=_shown(first), choices=choices, **place)
     if kinds == {"union_tag_not_found"}:
         meaning = "says which kind it is"
-        return MissingKeyError(name=_tag(first), section=name, meaning=meaning, **place)
+        example = "linear" if _tag(first) == "layer" else ""
+        return MissingKeyError(
+            name=_tag(first), section=name, meaning=meaning, example=example, **place
+        )
     wanted = " or ".join(dict.fromkeys(_wanted(finding) for finding in found if _is_plain(finding)))
     words = tuple(w for f in found if f["type"] == "literal_error" for w in _choices(f))
     return BadValueError(
@@ -149,25 +153,35 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
 
 def _instead(finding: Any) -> str:
     """Return what could stand there; a word that is nearly right is corrected by the error."""
-    match finding["type"]:
-        case kind if kind in _NOT_A_SECTION:
-            return _as_section(finding)
-        case "string_pattern_mismatch":
-            return re.sub(r"[^A-Za-z0-9_.-]", "_", _shown(finding))[:80].lstrip("_.-")
-        case "literal_error":
-            return ""
-    return _example(finding["loc"])
-
-
-def _example(loc: tuple[int | str, ...]) -> str:
-    """Return a value that a key takes, as it is written; "": none is known."""
+    kind, loc = finding["type"], finding["loc"]
+    if kind == "string_pattern_mismatch":
+        return re.sub(r"[^A-Za-z0-9_.-]", "_", _shown(finding))[:80].lstrip("_.-")
+    if kind in _NOT_A_SECTION:
+        return _as_section(finding)
     field = _field_at(loc)
-    if field is None:
-        return ""
+    return "" if field is None or kind == "literal_error" else _usual(field)
+
+
+def _usual(field: FieldInfo) -> str:
+    """Return an example of a key's value, or its default, as it is written; "": there is none."""
     value = field.examples[0] if field.examples else field.default
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value}" if isinstance(value, int | float | str) and value != "" else ""
+    return str(value) if isinstance(value, int | float | str) else ""
+
+
+def _example(loc: tuple[int | str, ...]) -> str:
+    """Return some value that a required key takes, as it is written; "": none is known."""
+    field = _field_at(loc)
+    if field is None or field.examples:
+        return "" if field is None else _usual(field)
+    annotation: Any = Annotated[field.annotation, *field.metadata]
+    kind: TypeAdapter[Any] = TypeAdapter(annotation)
+    for value in (2, 0.5, (2, 4), "head"):
+        with contextlib.suppress(ValidationError):
+            kind.validate_python(value, strict=True)
+            return str(list(value) if isinstance(value, tuple) else value)
+    return ""
 
 
 def _as_section(finding: Any) -> str:

@@ -152,11 +152,11 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _no_line_without_effect(self) -> Recipe:
         if self.features.views is not None and not self.data.augment.train:
-            rule = "has no effect without data.augment.train | drop features.views"
+            rule = "it has no effect without data.augment.train | drop features.views"
             raise RuleAt(rule, "features", "views")
         augment = self.data.augment
         if augment.seed and not (augment.train or augment.val):
-            rule = "has no effect without data.augment.train or .val | drop it"
+            rule = "it has no effect without data.augment.train or .val | drop it"
             raise RuleAt(rule, "data", "augment", "seed")
         self._refuse_unfit_tasks()
         refuse_idle_data(self.data, self.fine_tune.sampling, self.task)

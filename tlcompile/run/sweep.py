@@ -94,16 +94,21 @@ def run_points(
                 _run_elsewhere(rows, jobs, missing, noted, engine)
         finally:
             path = manifest.write()
+    _show(manifest.rows, path, shared)
+    return manifest.rows
+
+
+def _show(rows: Sequence[Point], path: Path, shared: Shared) -> None:
+    """Print the table, where it is, and where its page is."""
     say("")
-    show_points(manifest.rows)
+    show_points(rows)
     say("")
     say(f"results     {path}")
     try:
-        page = write_sweep_report(folder, proved=partial(_proved, shared=shared))
+        page = write_sweep_report(path.parent, proved=partial(_proved, shared=shared))
         say(f"page        {page}")
     except TLCompileError as error:  # the table is whole without it
         say(f"page        not written: {error.headline()}")
-    return manifest.rows
 
 
 def _found(

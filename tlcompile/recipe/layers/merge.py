@@ -48,7 +48,7 @@ class Elementwise(Layer):
     """Inputs of one shape combined value by value."""
 
     num_inputs: ClassVar[tuple[int, int]] = (2, 64)
-    wants: ClassVar[str] = "inputs of one shape; subtract takes exactly two"
+    wants: ClassVar[str] = "inputs of one shape; two of them for `subtract`"
     advice: ClassVar[str] = _SAME
 
     layer: Literal["add", "subtract", "multiply", "average", "maximum"]
