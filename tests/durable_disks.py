@@ -93,7 +93,7 @@ for _name in METHODS:
 
 
 class Mutant(enum.Enum):
-    """A mistake in durable.py, made here on the way to the disk."""
+    """A mistake in durable/, made here on the way to the disk."""
 
     NO_FSYNC = "no fsync"
     NO_FSYNC_DIR = "no fsync of folders"

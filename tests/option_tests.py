@@ -143,6 +143,8 @@ run/test_rates_train.py::test_until_ends_a_phase_before_its_epochs
 
 run/test_ranks.py::test_a_run_on_two_devices_is_one_run
     run.devices
+training/test_sharding.py::test_each_rank_has_half_of_weights_gradients_and_state
+    run.sharding
 reliability/test_numbers.py::test_deterministic_kernels_alone_are_taken_if_asked
     run.deterministic
 features/test_equality.py::test_the_number_of_workers_changes_nothing

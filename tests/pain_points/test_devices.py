@@ -14,7 +14,7 @@ from tlcompile.compiler import compile_recipe
 from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.sent import to_plain
 from tlcompile.run import launch
-from tlcompile.run.folder import run_folder
+from tlcompile.run.folder import recipe_digest, run_folder
 from tlcompile.run.launch import Job
 from tlcompile.training.ranks import Ranks
 
@@ -56,7 +56,9 @@ def test_a_run_finds_its_folder_again_whatever_the_time_and_the_devices(tmp_path
     found no checkpoint.
     """
     (tmp_path / "a.yaml").write_text(RECIPE)
-    here = run_folder(load_recipe(tmp_path / "a.yaml"))
+    recipe = load_recipe(tmp_path / "a.yaml")
+    here = run_folder(recipe)
+    assert here == Path("runs") / f"a-{recipe_digest(recipe)}", "no clock in it"
     assert run_folder(load_recipe(tmp_path / "a.yaml", ["run.devices=4", "run.device=cpu"])) == here
 
 

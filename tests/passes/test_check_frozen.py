@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from graph.tiny import graph_with_shapes
-from torch import Tensor, nn
+from torch import nn
 
 from passes.golden import check_golden, tiny_after
+from passes.shared_modules import Tied, Twice
 from tlcompile.errors.graph import SharedModuleError
 from tlcompile.passes.check_frozen import CheckFrozen
 from tlcompile.passes.drop_dead_vertices import DropDeadVertices
@@ -32,36 +32,9 @@ def test_names_that_are_gone_are_forgotten() -> None:
     }  # fmt: skip
 
 
-class Twice(nn.Module):
-    """One module on two vertices, `mid` and `mid_1`."""
-
-    def __init__(self, mid: nn.Module) -> None:
-        super().__init__()
-        self.first = nn.Linear(4, 4)
-        self.mid = mid
-        self.last = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Any:
-        x = x.flatten(1)[:, :4]
-        return self.last(self.mid(self.first(self.mid(x))))
-
-
-class Tied(nn.Module):
-    """Two modules with one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first = nn.Linear(4, 4)
-        self.last = nn.Linear(4, 4)
-        self.last.weight = self.first.weight
-
-    def forward(self, x: Tensor) -> Any:
-        return self.last(self.first(x.flatten(1)[:, :4]))
-
-
 @pytest.mark.parametrize(
     "build",
-    [lambda: Twice(nn.Linear(4, 4)), lambda: Twice(nn.Dropout()), lambda: Twice(nn.RReLU()), Tied],
+    [Twice, lambda: Twice(nn.Dropout()), lambda: Twice(nn.RReLU()), Tied],
 )
 def test_what_is_shared_by_both_sides_is_refused(build: Callable[[], nn.Module]) -> None:
     model_graph = graph_with_shapes(build())
@@ -71,7 +44,7 @@ def test_what_is_shared_by_both_sides_is_refused(build: Callable[[], nn.Module])
 
 
 def test_freezing_one_of_two_calls_is_refused() -> None:
-    model_graph = graph_with_shapes(Twice(nn.Linear(4, 4)))
+    model_graph = graph_with_shapes(Twice())
     with pytest.raises(SharedModuleError):
         run_passes(model_graph, [FreezeOnly(vertex="mid"), CheckFrozen(points=())])
 

@@ -11,6 +11,7 @@ from parity.plain import plain_model
 from torch import Tensor, nn
 
 from passes.golden import check_golden, check_promise_can_fail, tiny_after
+from passes.shared_modules import Tied, Twice
 from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.resize import ResizeMembersError
@@ -303,32 +304,6 @@ def test_the_base_is_left_alone() -> None:
     before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
     compiled("resize: {conv: {out: 4, overlap: true}}", base)
     assert all(torch.equal(tensor, before[name]) for name, tensor in base.state_dict().items())
-
-
-class Twice(nn.Module):
-    """One module on two vertices; the second reads what `first` is wide."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mid = nn.Linear(4, 4)
-        self.first = nn.Linear(4, 4)
-        self.last = nn.Linear(4, 3)
-
-    def forward(self, x: Tensor) -> Any:
-        x = x.flatten(1)[:, :4]
-        return self.last(self.mid(self.first(self.mid(x))))
-
-
-class Tied(nn.Module):
-    """Two modules with one weight."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.first, self.last = nn.Linear(4, 4), nn.Linear(4, 4)
-        self.last.weight = self.first.weight
-
-    def forward(self, x: Tensor) -> Any:
-        return self.last(self.first(x.flatten(1)[:, :4]))
 
 
 @pytest.mark.parametrize(("base", "line"), [(Twice, "first: {out: 6}"), (Tied, "last: {out: 6}")])

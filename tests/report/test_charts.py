@@ -121,6 +121,13 @@ def test_a_share_never_goes_past_one() -> None:
     assert number_scale([0.0, 1.0], log=False, low=0.0).at(0.0) == 0
 
 
+@pytest.mark.parametrize("values", [[-0.5], [-3.2, -0.5], [-0.5, 0.3]])
+def test_an_r2_below_zero_is_held_too(values: list[float]) -> None:
+    """Nothing is drawn below zero where all values are above: a guess alone has an R2 of 0."""
+    scale = number_scale(values, low=0.0)
+    assert all(0 <= scale.at(value) <= 1 for value in values)
+
+
 def test_equal_factors_are_equally_far_apart() -> None:
     scale = number_scale([1, 10, 100])
     assert scale.log

@@ -11,6 +11,7 @@ from report.graphs import edited, row, summary
 from report.page_samples import EVIL, masks_sample, numbers_sample, run_sample, sweep_sample
 from tlcompile.model.compiled import Summary
 from tlcompile.report.graph_page import graph_figure, graph_page
+from tlcompile.report.pages import ClassRow, Output
 from tlcompile.report.run_page import run_page
 from tlcompile.report.sweep_page import sweep_page
 
@@ -309,6 +310,45 @@ def test_numbers_and_masks_fit_a_telephone(tmp_path: Path) -> None:
     return [wide.map((node) => node.outerHTML.slice(0, 80)), images, dots.width > 100];
     """
     assert opened(tmp_path, run_page(data), code, width=500) == [[], [2, 2, 2], True]
+
+
+PAPER = """
+    // What the style sheet says of paper, said of the screen.
+    const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules])
+      .filter((rule) => rule.media?.mediaText === "print").flatMap((rule) => [...rule.cssRules]);
+    const paper = document.createElement("style");
+    paper.textContent = rules.map((rule) => rule.cssText).join("\\n");
+    document.head.append(paper);
+    const edge = document.querySelector("main").getBoundingClientRect().right + 1;
+    const wide = [...document.querySelectorAll("main *")].filter((node) =>
+      !node.closest(".chart, .graph-figure") && node.getBoundingClientRect().right > edge);
+"""
+
+
+def test_a_sweep_on_paper_is_whole_and_has_no_controls(tmp_path: Path) -> None:
+    code = f"""{PAPER}
+    const visible = (selector) => all(selector).filter((one) => one.checkVisibility()).length;
+    return {{wide: wide.map((node) => node.outerHTML.slice(0, 80)),
+      controls: [".tools", ".copy", ".about"].map(visible), small: visible(".multiples li"),
+      commands: visible(".commands .command"), open: all("details")[1].open,
+      head: getComputedStyle(document.querySelector(".sortable th button")).display}};
+    """
+    page = sweep_page(sweep_sample(seeds=10))
+    found = opened(tmp_path, page, code, before=SWEEP, width=760)
+    assert found["wide"] == []
+    assert found["controls"] == [0, 0, 0]
+    assert (found["open"], found["commands"]) == (False, 20), "what is folded on the screen"
+    assert found["small"] == 12, "but not what would fill sheet after sheet"
+    assert found["head"] == "contents", "else Chromium repeats no head on the next sheet"
+
+
+def test_a_matrix_of_twenty_long_names_fits_on_paper(tmp_path: Path) -> None:
+    names = [f"American black bear, Ursus {i} americanus" for i in range(20)]
+    rows = tuple(ClassRow(name, 100, 50, 0.5, 0.5, 0.5) for name in names)
+    output = Output("", rows, tuple((50,) + (100,) * 19 for _ in range(20)))
+    page = run_page(run_sample(outputs=(output,), predicted=(masks_sample(), numbers_sample())))
+    code = f"{PAPER} return wide.map((node) => node.outerHTML.slice(0, 80));"
+    assert opened(tmp_path, page, code, width=760) == []
 
 
 def test_what_the_page_forbids_is_noticed(tmp_path: Path) -> None:

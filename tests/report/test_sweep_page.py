@@ -179,6 +179,15 @@ def test_a_point_of_one_epoch_has_no_small_chart() -> None:
     assert "<h2>Curves</h2>" not in sweep_page(data)
 
 
+def test_names_that_are_equal_when_cut_are_left_to_the_legend() -> None:
+    def labels(*values: str) -> int:
+        points = [point(i, "ab"[i % 2], 0.5, optimizer=values[i // 2]) for i in range(4)]
+        return charts(sweep(points))[0].count('class="label')
+
+    assert labels("adamw", "sgd") == 2
+    assert labels("{name: adamw, lr: 1e-3}", "{name: sgd, lr: 1e-3}") == 0
+
+
 def test_losses_that_differ_much_are_drawn_by_their_logarithm() -> None:
     points = [
         replace(point(0, "a", 0.01), curve=(30.0, math.inf, 0.01), train_curve=(50.0, 0.0, 0.02))

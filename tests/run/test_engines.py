@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,7 +18,7 @@ from hydra.plugins.launcher import Launcher
 from hydra.plugins.sweeper import Sweeper
 from small_sweeps import DIGITS, NAMES, POINTS, rows, train, weights
 
-from tlcompile.run import isolated
+from tlcompile.run import isolated, shared
 from tlcompile.run.cli import main
 from tlcompile.run.isolated import ABOVE, OUTCOME, PLAN, PointFailedError, result_of
 from tlcompile.run.sweep import train_recipe
@@ -154,6 +155,23 @@ def test_the_same_command_launches_what_is_missing(seen: Seen) -> None:
     assert len(seen.launched) == 3
 
 
+def test_the_log_has_a_point_as_soon_as_it_ends(seen: Seen) -> None:
+    """The launcher only waits; a table that comes with its end alone is lost with the command."""
+    told: list[bool] = []
+
+    def wait(name: str, _round: int) -> None:
+        if name.endswith("block2"):
+            began = time.monotonic()
+            while not list(Path("sweeps").glob("*/points.jsonl")) and time.monotonic() - began < 20:
+                time.sleep(0.05)
+            told.append(bool(list(Path("sweeps").glob("*/points.jsonl"))))
+
+    seen.spoil = wait
+    train(POINTS, *HERE)
+    assert told == [True]
+    assert [row["state"] for row in rows()] == ["finished"] * 3
+
+
 def test_a_point_whose_worker_is_lost_runs_once_more(seen: Seen) -> None:
     def lose(name: str, number: int) -> None:
         if name == "freeze.upto=block1":
@@ -179,7 +197,7 @@ def test_a_launcher_that_cannot_start_is_one_error(
     told = capsys.readouterr().err
     assert "Hydra's launcher 'testing' failed [launcher-failed]" in told
     assert "FileNotFoundError: no sbatch" in told
-    assert not list(Path("sweeps").glob("*/manifest.csv"))
+    assert [row["state"] for row in rows()] == ["planned"] * 3
 
 
 def test_every_point_is_validated_before_the_launcher_hears_of_any(seen: Seen) -> None:
@@ -302,6 +320,20 @@ def test_a_search_is_one_table_and_its_points_return_numbers(seen: Seen) -> None
     assert [type(value) for value in values] == [float] * 4
     assert [f"{value:.6f}" for value in values[:3]] == [f"{float(r['best']):.6f}" for r in found]
     assert values[3] == values[0], "asked for twice, trained once"
+
+
+def test_a_search_opens_its_base_once(seen: Seen, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bool] = []
+    opening = shared.open_base
+
+    def counted(*given: Any, load: bool = True) -> Any:
+        opened.append(load)
+        return opening(*given, load=load)
+
+    monkeypatch.setattr(shared, "open_base", counted)
+    train(*SEARCH, UP)
+    assert len(seen.returned) > 1
+    assert sum(opened) == 1
 
 
 def test_a_search_survives_a_point_that_fails(

@@ -95,6 +95,15 @@ def test_equal_points_are_refused(
     assert "[duplicate-point]" in told
 
 
+def test_points_that_differ_in_how_they_are_run_alone_are_told_why_they_are_one(
+    recipe: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", recipe, "-m", "run.precision=fp32,bf16", "freeze.upto=stem,block1"]
+    told = " ".join(tl(capsys, *words, code=2).split())
+    assert "because run.precision says how a recipe is run" in told
+    assert "fix leave run.precision out" in told
+
+
 def test_a_point_that_fails_is_a_row(
     recipe: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -169,7 +178,9 @@ def test_names_that_are_numbers_are_three_points(tmp_path: Path) -> None:
                          nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))  # fmt: skip
     trained: list[tuple[tuple[str, ...], int]] = []
 
-    def run_points(points: list[tuple[str, ...]], recipes: list[Recipe]) -> list[object]:
+    def run_points(
+        points: list[tuple[str, ...]], recipes: list[Recipe], **_how: object
+    ) -> list[object]:
         for point, recipe in zip(points, recipes, strict=True):
             result = train_module.train_recipe(recipe, tmp_path / str(len(trained)), base=base)
             trained.append((point, sum(1 for _ in result.model.trainable())))

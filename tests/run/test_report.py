@@ -16,7 +16,7 @@ from tlcompile.errors.finding import FileExistsAlreadyError
 from tlcompile.run.cli import main
 from tlcompile.run.report import page_line, write_run_report, write_sweep_report
 from tlcompile.run.report_advice import found_at
-from tlcompile.run.report_run import run_data
+from tlcompile.run.report_run import read_epochs, run_data
 from tlcompile.run.report_samples import picture
 from tlcompile.run.report_sweep import overrides_of, sweep_data
 
@@ -319,3 +319,11 @@ def test_overrides_are_read_back() -> None:
         "name": "'a b'",
     }
     assert overrides_of("'+a=1 b=2") == {"+a": "1", "b": "2"}
+
+
+def test_a_line_of_metrics_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:
+    lines = ["epoch,phase,train/loss,val/loss", "1,main,0.500000,nan", "2,main,0.4", "3,main,n"]
+    (tmp_path / "metrics.csv").write_text("\n".join(lines))
+    assert [(one.number, one.values["train/loss"]) for one in read_epochs(tmp_path)] == [
+        (1, 0.5), (2, 0.4),
+    ]  # fmt: skip

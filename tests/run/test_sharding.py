@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from run import rank_runs
+from run.rank_runs import difference, end, folder, same, start, weights
 from tiny import make_recipe
 from torch import Tensor, nn
 
-from tlcompile.compiler import prove_recipe
+from tlcompile.bundle import load_bundle
+from tlcompile.compiler import compile_recipe, prove_recipe
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.edits import NoEffectError
 from tlcompile.model.compiled import CompiledModel
@@ -45,12 +49,12 @@ def test_it_is_taken_with_several_devices() -> None:
     refuse_idle_sharding(recipe, Ranks(1, 2))
 
 
-def test_one_device_cuts_nothing(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_device_cuts_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small.yaml").write_text(f"{RECIPE}run:\n  sharding: full\n")
     recipe = load_recipe("small.yaml", [])
     told = refused(recipe)
-    assert "small.yaml:5:3: run.sharding: full has no effect" in told
+    assert "small.yaml:4:13: run.sharding: full has no effect" in told
     assert "run.devices=2" in told
     with pytest.raises(NoEffectError, match="one cpu device"):  # as `auto` may find it
         refuse_idle_sharding(recipe_of(run={"devices": "auto", "device": "cpu"}), ALONE)
@@ -72,15 +76,15 @@ def test_what_it_cannot_do_is_refused(sections: dict[str, Any], told: str) -> No
 class Scaled(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.fc, self.scale = nn.Linear(64, 10), nn.Parameter(torch.tensor(2.0))
+        self.fc, self.scale = nn.Linear(192, 10), nn.Parameter(torch.tensor(2.0))
 
     def forward(self, x: Tensor) -> Tensor:
         return self.fc(x.flatten(1)) * self.scale
 
 
 def test_a_single_number_cannot_be_cut() -> None:
-    recipe = recipe_of(freeze="none", head="keep")
-    model = prove_recipe(recipe, Scaled(), num_classes=10)
+    recipe = recipe_of(base={"model": "digits_net", "size": 8}, freeze="none", head="keep")
+    model = compile_recipe(recipe, Scaled())
     assert "'scale'" in refused(recipe, model)
 
 
@@ -90,3 +94,75 @@ def test_the_plan_tells_what_each_device_has() -> None:
     assert any("are cut over the devices" in note for note in device_notes(recipe, [model]))
     other = recipe_of(run={"sharding": "none"})
     assert not any("are cut" in note for note in device_notes(other, [model]))
+
+
+# Whole runs
+
+
+@pytest.fixture
+def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    Path("small.yaml").write_text(rank_runs.RECIPE)
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def unsharded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Return what two devices learn that have the whole model each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("unsharded"))
+        Path("small.yaml").write_text(rank_runs.RECIPE)
+        end(start("small.yaml", "run.devices=2"))
+        return weights(folder())
+
+
+SHARDED = ("small.yaml", "run.devices=2", "run.sharding=full")
+
+
+@pytest.mark.slow
+def test_a_sharded_run_is_a_run_as_any_other(small: Path, unsharded: dict[str, Tensor]) -> None:
+    """Its files are whole: they are used on one device, by those who know nothing of shards."""
+    said, _ = end(start(*SHARDED))
+    assert "are cut over the devices" in " ".join(said.split())
+    assert difference(weights(folder()), unsharded) <= 1e-6
+    assert not list(folder().glob("checkpoints*/*"))
+    model = load_bundle(folder()).model
+    assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("sabotage", "told"),
+    [
+        ("kill:1:5", "rank 1 of 2 was killed by SIGKILL"),
+        ("kill:0:7", "rank 0 of 2 was killed by SIGKILL"),
+        ("crash:1:5", "rank 1 of 2 failed unexpectedly"),
+        ("nan:1:5", "not-finite"),
+    ],
+)
+def test_a_sharded_run_that_ends_goes_on_equal_to_the_bit(
+    small: Path, sabotage: str, told: str
+) -> None:
+    words = (*SHARDED, "fine_tune.optimizer.name=adamw", "~fine_tune.optimizer.momentum",
+             "fine_tune.average.ema=0.9", "fine_tune.clip=0.5")  # fmt: skip
+    _, errors = end(start(*words, sabotage=sabotage), 1)
+    assert told in errors
+    assert errors.count("fix  ") == 1, "one message"
+    again, _ = end(start(*words))
+    assert "resumed" in again
+    resumed = weights(folder())
+    end(start(*words, "run.output_dir=straight"))
+    (whole,) = Path("straight").iterdir()
+    assert same(resumed, weights(whole))
+
+
+@pytest.mark.slow
+def test_a_sharded_run_goes_on_unsharded_where_other_bits_are_accepted(
+    small: Path, unsharded: dict[str, Tensor]
+) -> None:
+    end(start(*SHARDED, sabotage="kill:1:5"), 1)
+    _, errors = end(start("small.yaml", "run.devices=2"), 1)
+    assert "run sharding: full, now none" in errors
+    again, _ = end(start("small.yaml", "run.devices=2", "--inexact"))
+    assert "resumed" in again
+    assert difference(weights(folder()), unsharded) <= 1e-6

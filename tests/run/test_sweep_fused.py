@@ -6,6 +6,8 @@ import csv
 import json
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -44,19 +46,30 @@ fine_tune: {epochs: 3, batch_size: 4, optimizer: {name: adamw, lr: 0.01}}
 run: {workers: 0}
 """
 POINTS = tuple((f"fine_tune.optimizer.lr={lr}",) for lr in (0.01, 0.02, 0.03, 0.04))
-STEPS, EPOCHS = 2, 3  # 6 images in batches of 4: one of 4, one of 2
+TESTS = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Stand in a folder with pictures of 8 x 8 and a recipe for them."""
-    monkeypatch.chdir(tmp_path)
-    do_not_wait(monkeypatch)
-    make_pictures(tmp_path / "pictures", count=6, side=8)
-    for path in (tmp_path / "pictures").rglob("*.png"):
+@pytest.fixture(scope="module")
+def ground(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with pictures of 8 x 8, a recipe, and the sweep that nobody touched."""
+    ground = tmp_path_factory.mktemp("ground")
+    make_pictures(ground / "pictures", count=6, side=8)
+    for path in (ground / "pictures").rglob("*.png"):
         Image.open(path).convert("L").save(path)
-    Path("small.yaml").write_text(RECIPE)
-    return tmp_path
+    (ground / "small.yaml").write_text(RECIPE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(ground)
+        rows = swept(ground / "whole")
+    assert [row.state for row in rows] == ["finished"] * 4
+    return ground
+
+
+@pytest.fixture(autouse=True)
+def whole(ground: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stand there; return the sweep that nobody touched."""
+    monkeypatch.chdir(ground)
+    do_not_wait(monkeypatch)
+    return ground / "whole"
 
 
 def swept(
@@ -78,7 +91,7 @@ def differences(folder: Path, wanted: Path) -> list[str]:
     for point in POINTS:
         mine, theirs = (contents(one / point[0]) for one in (folder, wanted))
         assert theirs.keys() >= {"bundle/model.safetensors", "metrics.csv", "record.json"}
-        names = mine.keys() | theirs.keys()
+        names = (mine.keys() | theirs.keys()) - {"events.jsonl"}  # says that it was resumed
         found += [f"{point[0]}/{name}" for name in names if mine.get(name) != theirs.get(name)]
     return sorted(found)
 
@@ -106,52 +119,57 @@ def short(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[int]]:
     return patched
 
 
-def test_a_convolution_head_is_that_of_a_lone_run(place: Path) -> None:
-    rows = swept(place / "fused")
-    assert [row.state for row in rows] == ["finished"] * 4
-    swept(place / "off", "sweep.fuse=off")
-    found = differences(place / "fused", place / "off")
+def test_a_convolution_head_is_that_of_a_lone_run(tmp_path: Path, whole: Path) -> None:
+    swept(tmp_path / "off", "sweep.fuse=off")
+    found = differences(tmp_path / "off", whole)
     # Each folder has its recipe, in which the two differ.
     assert {name.partition("/")[2] for name in found} <= {"recipe.yaml", "record.json"}
-    train_recipe(load_recipe("small.yaml", [*POINTS[2]]), place / "alone", swept=True)
-    assert contents(place / "fused" / POINTS[2][0]) == contents(place / "alone")
+    train_recipe(load_recipe("small.yaml", [*POINTS[2]]), tmp_path / "alone", swept=True)
+    assert contents(whole / POINTS[2][0]) == contents(tmp_path / "alone")
 
 
-@pytest.mark.parametrize("name", ["computed", "judge"])
-@pytest.mark.parametrize(("most", "since"), [(2, 0), (1, 3)])
+@pytest.mark.parametrize(
+    ("name", "most", "since"),
+    [
+        ("computed", 2, 0),
+        ("judge", 1, 3),
+        pytest.param("computed", 1, 3, marks=pytest.mark.slow),
+        pytest.param("judge", 2, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_memory_that_runs_out_halves_the_members(
-    place: Path, short: Callable[..., list[int]], capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, whole: Path, short: Callable[..., list[int]], capsys: pytest.CaptureFixture[str],
     name: str, most: int, since: int,
 ) -> None:  # fmt: skip
     """In a step and in a validation, at once and later: the bits stay."""
-    swept(place / "wanted")
-    capsys.readouterr()
     refused = short(name, most, since)
-    swept(place / "short")
+    swept(tmp_path / "short")
     assert refused == ([4] if most == 2 else [4, 2, 2])
-    assert differences(place / "short", place / "wanted") == []
+    assert differences(tmp_path / "short", whole) == []
     told = capsys.readouterr().out
     assert "one by one" not in told
     assert ("memory      ran out: at most 2 points" in told) == (name == "computed")
 
 
-@pytest.mark.parametrize("name", ["computed", "judge"])
+@pytest.mark.parametrize("name", [pytest.param("computed", marks=pytest.mark.slow), "judge"])
 def test_without_memory_for_one_each_goes_on_by_itself(
-    place: Path, short: Callable[..., list[int]], capsys: pytest.CaptureFixture[str], name: str
+    tmp_path: Path,
+    whole: Path,
+    short: Callable[..., list[int]],
+    capsys: pytest.CaptureFixture[str],
+    name: str,
 ) -> None:
     """From the step that they had come to, not from the beginning."""
-    swept(place / "wanted")
-    capsys.readouterr()
     short(name, 0, since=3)
-    swept(place / "short")
-    assert differences(place / "short", place / "wanted") == []
+    swept(tmp_path / "short")
+    assert differences(tmp_path / "short", whole) == []
     told = capsys.readouterr().out
     assert "not as one, but one by one" in told
     assert told.count("resumed     epoch 2, step ") == 4
 
 
 def test_memory_is_asked_before_a_group_begins(
-    place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A machine that runs out of memory kills the process, and says nothing."""
     groups = []
@@ -162,26 +180,25 @@ def test_memory_is_asked_before_a_group_begins(
         train(jobs, *given)
 
     monkeypatch.setattr(sweep_fused, "_train_some", noted)
-    swept(place / "wanted")
     numbers = 64 * 2 + 2  # weights and biases that train
     each = numbers * 4 * (sweep_fused.COPIES + 2)  # adamw keeps two numbers a parameter
     monkeypatch.setattr(sweep_fused, "free_memory", lambda: 3 * each * 2)
-    swept(place / "two")
+    swept(tmp_path / "two")
     monkeypatch.setattr(sweep_fused, "free_memory", lambda: each)
-    swept(place / "none")
-    assert groups == [4, 2, 2]
+    swept(tmp_path / "none")
+    assert groups == [2, 2]
     assert "memory      has room for 3 of 4 points at once" in capsys.readouterr().out
     for name in ("two", "none"):
-        assert differences(place / name, place / "wanted") == []
+        assert differences(tmp_path / name, whole) == []
 
 
 def test_a_point_that_takes_less_at_once_goes_on_by_itself(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was halved in an earlier process; its sums are those of smaller pieces."""
     ends = signal_in(monkeypatch, Block, "take", 3, signal.SIGTERM)
     with pytest.raises(StoppedError), stoppable():
-        swept(place / "sweep")
+        swept(tmp_path / "sweep")
     ends()
     saved = TrainingState.from_data
     lone: list[str] = []
@@ -198,7 +215,7 @@ def test_a_point_that_takes_less_at_once_goes_on_by_itself(
 
     monkeypatch.setattr(TrainingState, "from_data", halved)
     monkeypatch.setattr(sweep_fused._Point, "release", released)
-    rows = swept(place / "sweep")
+    rows = swept(tmp_path / "sweep")
     assert lone == ["0", "1", "2", "3"]
     assert [row.state for row in rows] == ["finished"] * 4
 
@@ -232,45 +249,72 @@ def moments() -> Iterator[Any]:
     kinds = [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 75)]
     for place, (owner, name, call) in enumerate(moments):
         for other, kind in enumerate(kinds):
-            marks = pytest.mark.slow if (place + other) % 3 else ()
+            often = (place + other) % 3 == 0 and name in ("take", "judge", "save", "finish")
+            marks = () if often else pytest.mark.slow
             yield pytest.param(owner, name, call, *kind, marks=marks, id=f"{name}-{kind[0].name}")
 
 
 @pytest.mark.parametrize(("owner", "name", "call", "number", "code"), [*moments()])
 def test_a_group_that_is_stopped_goes_on_to_the_bit(
-    place: Path, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch,
     owner: Any, name: str, call: int, number: signal.Signals, code: int,
 ) -> None:  # fmt: skip
     """Its code says why it ended; what was finished stays, and is not trained again."""
-    swept(place / "whole")
+    if owner is not Block:
+        monkeypatch.setattr(Saving, "is_due", lambda self: True)
     ends = signal_in(monkeypatch, owner, name, call, number)
     with pytest.raises(StoppedError) as caught, stoppable():
-        swept(place / "stopped")
+        swept(tmp_path / "stopped")
     assert caught.value.exit_code == code
-    states = [row["state"] for row in manifest(place / "stopped")]
+    states = [row["state"] for row in manifest(tmp_path / "stopped")]
     assert set(states) <= {"finished", "stopped"}
-    assert states.count("finished") == (2 if name == "finish" else 0)
+    assert states.count("finished") == {"finish": 2, "finish_phase": 1}.get(name, 0)
     ends()
-    done = {row.overrides: row for row in swept(place / "stopped")}
+    done = {row.overrides: row for row in swept(tmp_path / "stopped")}
     assert len(done) == 4
-    assert differences(place / "stopped", place / "whole") == []
-    log = [json.loads(line) for line in (place / "stopped/points.jsonl").read_text().splitlines()]
+    assert differences(tmp_path / "stopped", whole) == []
+    log = [
+        json.loads(line) for line in (tmp_path / "stopped/points.jsonl").read_text().splitlines()
+    ]
     assert sum(line["state"] == "finished" for line in log) == 4
 
 
 def test_a_signal_in_the_step_in_which_a_point_fails_saves_the_others(
-    place: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bad = ("fine_tune.optimizer={name: adamw, lr: 0.01, weight_decay: 1e30}",)
+    bad = ("fine_tune.optimizer={name: adamw, lr: 1e6, weight_decay: 1e6}", "fine_tune.epochs=8")
     points = (*POINTS[:2], bad)
-    swept(place / "whole", points=points)
+    swept(tmp_path / "whole", points=points)
     left = signal_in(monkeypatch, Block, "part", 1, signal.SIGTERM)
     with pytest.raises(StoppedError) as caught, stoppable():
-        swept(place / "stopped", points=points)
+        swept(tmp_path / "stopped", points=points)
     left()
     assert caught.value.kept == "a checkpoint of each point"
-    assert [row["state"] for row in manifest(place / "stopped")] == ["stopped", "stopped", "failed"]
-    rows = swept(place / "stopped", points=points)
+    assert [row["state"] for row in manifest(tmp_path / "stopped")] == [
+        "stopped",
+        "stopped",
+        "failed",
+    ]
+    rows = swept(tmp_path / "stopped", points=points)
     assert [row.state for row in rows] == ["finished", "finished", "failed"]
     for point in POINTS[:2]:
-        assert contents(place / "stopped" / point[0]) == contents(place / "whole" / point[0])
+        mine, theirs = (contents(one / point[0]) for one in (tmp_path / "stopped", whole))
+        assert {**mine, "events.jsonl": []} == {**theirs, "events.jsonl": []}
+
+
+# Kills
+
+
+def test_a_group_that_is_killed_goes_on_to_the_bit(ground: Path, whole: Path) -> None:
+    """kill -9 in a step, between the checkpoints of two members, and when some are finished."""
+    done = subprocess.run(
+        [sys.executable, "-m", "run.killed_group", str(ground)],
+        capture_output=True, text=True, timeout=600, check=False, cwd=TESTS,
+        env={**os.environ, "PYTHONPATH": f"{TESTS}{os.pathsep}{TESTS.parent}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    killed = json.loads(done.stdout.splitlines()[-1])
+    assert [one["finished"] for one in killed.values()] == [0, 0, 2]
+    for name, one in killed.items():
+        assert one["again"] == [], "no point is trained again after it finished"
+        assert differences(ground / name, whole) == []

@@ -38,7 +38,7 @@ def test_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert data["points"] == 6
     assert data["names"][0] == "freeze.upto=stem fine_tune.optimizer.lr=1e-3"
     assert [one["points"] for one in data["boundaries"]] == [[1, 2], [3, 4], [5, 6]]
-    assert data["groups"] == [[5, 6]]
+    assert data["groups"] == [[1, 2], [3, 4], [5, 6]]
     assert len(data["passes"]) == 1
     assert data["seconds"]["shared"] <= data["seconds"]["alone"] <= data["seconds"]["naive"]
 

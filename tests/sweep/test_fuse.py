@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from tiny import TinyNet, make_recipe
+from torchvision.models import squeezenet1_0
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.model.compiled import CompiledModel
@@ -93,12 +94,27 @@ def test_why_a_point_trains_by_itself(
     assert reason in fusion.alone[0]
 
 
-def test_what_is_no_chain_of_linear_layers_trains_by_itself() -> None:
+def test_what_is_no_chain_of_known_layers_trains_by_itself() -> None:
     deeper = compile_recipe(
         make_recipe(base={"model": "digits_net", "size": 8}, freeze="bn1"), TinyNet(), num_classes=2
     )
     fusion = planned(deeper, recipe(), recipe())
-    assert "beside those of linear layers" in fusion.alone[0]
+    assert "a layer BatchNorm2d" in fusion.alone[0]
+
+
+def test_convolution_heads_train_as_one() -> None:
+    """Squeezenet's classifier: dropout, a convolution of 1 x 1, pooling over all places."""
+    rates = [recipe({"optimizer": {**SGD, "lr": lr}}) for lr in (0.1, 0.2)]
+    head = compile_recipe(
+        make_recipe(base={"model": "squeezenet1_0"}, freeze="features"), squeezenet1_0(),
+        num_classes=2,
+    )  # fmt: skip
+    assert planned(head, *rates).groups == ((0, 1),)
+    deeper = compile_recipe(
+        make_recipe(base={"model": "squeezenet1_0"}, freeze="features.11"), squeezenet1_0(),
+        num_classes=2,
+    )  # fmt: skip
+    assert "is no chain" in planned(deeper, *rates).alone[0]
 
 
 def test_the_plan_says_who_trains_with_whom(model: CompiledModel) -> None:

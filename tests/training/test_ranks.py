@@ -7,9 +7,11 @@ from typing import Any
 import on_ranks
 import pytest
 import torch
+from tiny import make_recipe
 from torch import Tensor
 from two_processes import Two, difference, run_two
 
+from tlcompile.run.devices import device_notes
 from tlcompile.training.ranks import ALONE, Ranks, is_rank, join_ranks
 
 
@@ -121,10 +123,12 @@ def test_scores_are_those_of_all_samples(two: Two, case: str) -> None:
             assert told[split]["loss"] == pytest.approx(row[split]["loss"], abs=1e-6)
 
 
-@pytest.mark.parametrize("case", ["dropout", "batch norm"])
-def test_what_the_plan_says_differs_does_differ(two: Two, case: str) -> None:
+@pytest.mark.parametrize("case", ["convolution", "pieces", "dropout", "batch norm"])
+def test_what_the_plan_says_differs_does_differ_and_nothing_else(two: Two, case: str) -> None:
+    notes = device_notes(make_recipe(run={"devices": 2}), [on_ranks.model_of(case)])
+    said = any("other numbers than on one device" in note for note in notes)
     weights, _ = alone(case)
-    assert difference(two.weights(case), weights) > 1e-3
+    assert (difference(two.weights(case), weights) > 1e-3) is said
 
 
 def test_ranks_that_are_resumed_end_equal_to_the_bit(two: Two) -> None:

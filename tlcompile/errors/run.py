@@ -274,20 +274,28 @@ class SweepFailedError(RunError):
 
 @dataclass(eq=False, kw_only=True)
 class DuplicatePointError(RunError):
-    """Points of a sweep are the same recipe once they are composed."""
+    """Points of a sweep are the same recipe once they are composed.
+
+    `idle` are the keys in which they differ and which are no part of a recipe's identity.
+    """
 
     slug: ClassVar[str] = "duplicate-point"
     exit_code: ClassVar[int] = 2
 
     points: tuple[str, ...]
+    idle: tuple[str, ...] = ()
 
     def headline(self) -> str:
         return f"{len(self.points)} points of the sweep are the same recipe"
 
     def facts(self) -> dict[str, str]:
-        return {"found": listed([one_line(point) for point in self.points])}
+        found = {"found": listed([one_line(point) for point in self.points])}
+        because = "says how a recipe is run, and is no part of what it is"
+        return found | ({"because": f"{listed(self.idle)} {because}"} if self.idle else {})
 
     def fix(self) -> str:
+        if self.idle:
+            return f"leave {self.idle[0]} out, or type a command for each value, with its own output_dir"
         drop = one_line(self.points[-1]) if self.points else "all but one"
         return f"keep one of them: drop {drop}"
 

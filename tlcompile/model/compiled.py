@@ -201,8 +201,9 @@ class TreeModule(nn.Module):
         """Set the mode of the trainable part; frozen modules stay in eval mode."""
         super().train(mode)
         if hasattr(self, "frozen"):
-            for name in self.frozen.modules:
-                self._root.get_submodule(name).eval()
+            for name, module in self._root.named_modules(remove_duplicate=False):
+                if module.training and name in self.frozen.modules:  # those inside follow it
+                    module.eval()
             for name in self.frozen.awake:
                 self._root.get_submodule(name).train(mode)
         return self
@@ -266,7 +267,6 @@ class CompiledModel(TreeModule):
         object.__setattr__(self, "origins", origins)
         object.__setattr__(self, "summary", summary)
         self.hold_freeze()
-        self.train(self.training)
 
     def forward(self, *inputs: Any) -> Any:
         """Compute what the base computes after its edits; `training` decides the mode."""

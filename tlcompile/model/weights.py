@@ -41,7 +41,6 @@ def fill(model: CompiledModel, model_graph: ModelGraph, base: nn.Module) -> None
                     tensors[name] = _real(model_graph, base, full)
         _restore_attributes(module, _module(base, path))
     model.hold_freeze()
-    model.train(model.training)
 
 
 def _restore_attributes(module: nn.Module, base: nn.Module | None) -> None:

@@ -115,7 +115,7 @@ def number_scale(
         percent: Whether 0.5 is written as 50 %.
         log: None: where the values differ by a large factor.
         pad: Room at both ends, as a share of the whole.
-        low: Never begin below.
+        low: Never begin below, where no value does: R2 may be negative.
         high: Never end above.
     """
     known = [value for value in values if math.isfinite(value)] or [0.0, 1.0]
@@ -124,7 +124,7 @@ def number_scale(
         log = least > 0 and most / least >= LOG_FROM
     start, end = (math.log10(least), math.log10(most)) if log else (least, most)
     room = (end - start) * pad or (0.1 if log else abs(end) * 0.1 or 0.5)
-    start = start - room if low is None or log else max(low, start - room)
+    start = start - room if low is None or log or least < low else max(low, start - room)
     end = end + room if high is None or log else min(high, end + room)
     places = _log_ticks(start, end) if log else _ticks(start, end)
     shown = _words(places, unit, percent)

@@ -35,6 +35,8 @@ from tlcompile.report.predicted import predicted_sections
 
 SHOWN = 20  # classes, up to which a confusion matrix can be read on a page
 LABELS = 62  # room for "validation" beside a line
+BESIDE = 8  # classes, up to which the matrix and their scores stand beside each other
+LEVEL = 50  # characters of all names, up to which they stand level above a matrix
 WORDS = {"multilabel": "Labels"}  # else classes
 SPLITS = {"train": "training", "val": "validation"}
 
@@ -207,7 +209,8 @@ def _output(output: Output) -> str:
         many = f"all {len(output.classes)} {word.lower()}, the lowest recall first"
         classes = details(many, classes)
     matrix = _matrix(output) if len(output.classes) <= SHOWN else _confusions(output)
-    return section(title, f'<div class="pair"><div>{matrix}</div><div>{classes}</div></div>')
+    look = "pair" if len(output.classes) <= BESIDE else "pair stacked"
+    return section(title, f'<div class="{look}"><div>{matrix}</div><div>{classes}</div></div>')
 
 
 def _classes(output: Output) -> str:
@@ -240,17 +243,21 @@ def _matrix(output: Output) -> str:
     if not output.confusion:
         return ""
     names = [row.name for row in output.classes]
-    head = "".join(f'<th scope="col"><span>{escape(name)}</span></th>' for name in names)
+    head = "".join(
+        f'<th scope="col" title="{escape(name)}"><span>{escape(name)}</span></th>' for name in names
+    )
     pixels = output.task == "segmentation"
     lines = []
     for i, row in enumerate(output.confusion):
         cells = "".join(_cell(names, row, i, j, shares=pixels) for j in range(len(row)))
-        lines.append(f'<tr><th scope="row">{escape(names[i])}</th>{cells}</tr>')
+        name = escape(names[i])
+        lines.append(f'<tr><th scope="row" title="{name}">{name}</th>{cells}</tr>')
     what = "what a pixel is, in percent" if pixels else "what an image is"
+    look = "matrix turned" if sum(map(len, names)) > LEVEL else "matrix"
     return (
         f'<p class="caption">A row is {what}, a column what it is taken for.</p>'
         '<div class="scroll" tabindex="0" role="region" aria-label="confusion matrix">'
-        f'<table class="matrix"><thead><tr><td></td>{head}</tr></thead>'
+        f'<table class="{look}"><thead><tr><td></td>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
     )
 

@@ -30,6 +30,7 @@ from tlcompile.report.graph_page import GENERATOR
 from tlcompile.report.page import interval, is_share, metric_words, shown_value, style
 from tlcompile.report.pages import SweepData, SweepPoint
 
+LABEL = 15  # characters of such a name
 LABELLED = 4  # series, up to which each has its name beside its last mean
 Drawn = tuple[Panel, str, str]  # a panel, what is in it, what it shows
 
@@ -121,8 +122,9 @@ def _depth(
     groups = encoding.groups(points)
     several = any(len(members) > 1 for members in groups.values())
     series = sorted({(colour, shape) for _, colour, shape in groups})
-    labelled = 1 < len(series) <= LABELLED
     names = [_series_name(encoding, *one) for one in series]
+    told_apart = len({cut(name, LABEL) for name in names}) == len(names)
+    labelled = 1 < len(series) <= LABELLED and told_apart
     room = max((len(name) for name in names), default=0) * 6.4 + 17 if labelled else RIGHT
     panel = Panel(
         metric_words(data.metric), encoding.across, encoding.scale(), y, bottom, min(110, int(room))
@@ -189,7 +191,8 @@ def _labels(labels: Sequence[tuple[tuple[float, float], int, str]]) -> Iterator[
     heights = apart([y for (_, y), _, _ in labels], 14, HEIGHT - 4)
     right = max(x for (x, _), _, _ in labels) + 17
     for (_, colour, name), height in zip(labels, heights, strict=True):
-        yield f'<text class="label c{colour}" x="{right:g}" y="{height + 4:g}">{escape(cut(name, 15))}</text>'
+        words = escape(cut(name, LABEL))
+        yield f'<text class="label c{colour}" x="{right:g}" y="{height + 4:g}">{words}</text>'
 
 
 def _series_name(encoding: Encoding, colour: int, shape: int) -> str:

@@ -69,6 +69,7 @@ class Session:
         results: Of the run; or the rows of the sweep, after each batch anew.
         folder: Of the sweep.
         known: The rows of a search, by the digest of the recipe.
+        shared: What its points have made so far: a sweeper may ask for them batch by batch.
     """
 
     root: Mapping
@@ -81,6 +82,7 @@ class Session:
     results: list[Any] = field(default_factory=list)
     folder: Path | None = None
     known: dict[str, Any] = field(default_factory=dict)
+    shared: Any = None
 
     def recipe(self, texts: Sequence[str]) -> Recipe:
         """Return the recipe of one job, from the overrides that Hydra gave it."""

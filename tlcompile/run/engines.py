@@ -6,11 +6,12 @@ what ends a point leaves its worker, and a worker imports no torch.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from hydra.types import HydraContext, RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from tlcompile.durable.files import write_file
+from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.engines import (
     IdleLauncherSettingsError,
     LauncherFailedError,
@@ -75,20 +77,32 @@ class Engine:
     context: HydraContext
     config: DictConfig
 
-    def run(self, jobs: Sequence[Job]) -> None:
+    def check(self) -> None:
+        """Refuse settings that the launcher does not have, before anything is written.
+
+        Raises:
+            HydraException: It names them.
+        """
+        self._composed(Path())
+
+    def run(self, jobs: Sequence[Job], ended: Callable[[Job], None]) -> None:
         """Run points until each has ended; run/isolated.py tells how.
+
+        Args:
+            jobs: Of the points.
+            ended: Called, by another thread, for each that has ended, well or not.
 
         Raises:
             LauncherFailedError: It could not start.
             StoppedError: A signal asked for it; points that ran have saved.
         """
         above = folder_of(jobs[0]).parent
-        config = self._composed(above)  # first: its settings may be wrong
+        config = self._composed(above)
         plans = {job.folder: plan_point(job) for job in jobs}
         waiting = list(jobs)
         with stopping() as stop:
             for _ in range(ROUNDS):
-                with _watching(jobs, above, stop):
+                with _watching(jobs, above, stop, ended):
                     reason = self._launch(config, [plans[job.folder] for job in waiting])
                 waiting = [job for job in waiting if not is_over(job)]
                 if not waiting or stop.asked:
@@ -205,7 +219,9 @@ def refuse_wrong_direction(sweeper: DictConfig, recipe: Recipe) -> None:
 
 
 @contextmanager
-def _watching(jobs: Sequence[Job], above: Path, stop: Stop) -> Iterator[None]:
+def _watching(
+    jobs: Sequence[Job], above: Path, stop: Stop, ended: Callable[[Job], None]
+) -> Iterator[None]:
     """Say which points have ended, and tell workers when a signal came: the launcher only waits."""
     over = threading.Event()
 
@@ -214,8 +230,16 @@ def _watching(jobs: Sequence[Job], above: Path, stop: Stop) -> Iterator[None]:
         while not over.wait(0.3):
             if stop.asked:
                 write_file(above / STOP, b"")
-            waiting = _still(waiting)
-        _still(waiting)
+            waiting = still(waiting)
+        still(waiting)
+
+    def still(waiting: Sequence[Job]) -> list[Job]:
+        over = [job for job in waiting if is_over(job)]
+        for job in over:
+            say(f"ended {time.strftime('%H:%M:%S')}  {job.folder.name}")
+            with contextlib.suppress(TLCompileError):  # of a full disk the next write tells
+                ended(job)
+        return [job for job in waiting if job not in over]
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -224,10 +248,3 @@ def _watching(jobs: Sequence[Job], above: Path, stop: Stop) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-
-
-def _still(waiting: Sequence[Job]) -> list[Job]:
-    ended = [job for job in waiting if is_over(job)]
-    for job in ended:
-        say(f"ended {time.strftime('%H:%M:%S')}  {job.folder.name}")
-    return [job for job in waiting if job not in ended]

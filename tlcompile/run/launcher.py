@@ -19,8 +19,11 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.run.app import SESSION, Session
 from tlcompile.run.engines import engine_of, refuse_wrong_direction
 from tlcompile.run.folder import recipe_digest
+from tlcompile.run.shared import Shared
 from tlcompile.run.sweep import sweep_folder, sweeps_above
 from tlcompile.sweep.points import Point
+
+HOW = ("run.", "sweep.", "name", "features.cache")  # keys that `recipe_digest` leaves out
 
 
 def launch_points(
@@ -37,7 +40,8 @@ def launch_points(
     points = [session.point(texts) for texts in job_overrides]
     recipes = compose_all(session, job_overrides)
     engine = engine_of(recipes[0], session.for_launcher, context, config)
-    how: dict[str, Any] = {} if engine is None else {"engine": engine}
+    session.shared = session.shared or Shared()
+    how: dict[str, Any] = {"engine": engine, "shared": session.shared}
     if session.searches:
         refuse_wrong_direction(config.hydra.sweeper, recipes[0])
         return _searched(session, points, recipes, how)
@@ -102,12 +106,14 @@ def compose_all(session: Session, job_overrides: Sequence[Sequence[str]]) -> lis
 
 def refuse_duplicates(points: Sequence[tuple[str, ...]], recipes: Sequence[Recipe]) -> None:
     """Refuse points that are the same recipe after composition."""
-    seen: dict[str, list[str]] = {}
+    seen: dict[str, list[tuple[str, ...]]] = {}
     for point, recipe in zip(points, recipes, strict=True):
-        seen.setdefault(recipe_digest(recipe), []).append(" ".join(point))
+        seen.setdefault(recipe_digest(recipe), []).append(point)
     for same in seen.values():
         if len(same) > 1:
-            raise DuplicatePointError(points=tuple(same))
+            varied = set(same[1]) - set(same[0])
+            idle = sorted(text.partition("=")[0] for text in varied if text.startswith(HOW))
+            raise DuplicatePointError(points=tuple(map(" ".join, same)), idle=tuple(idle))
 
 
 def _completed(row: object) -> JobReturn:

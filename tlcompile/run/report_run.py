@@ -82,19 +82,20 @@ def run_data(
 
 
 def read_epochs(folder: Path) -> tuple[Epoch, ...]:
-    """Return metrics.csv; nothing where there is none."""
+    """Return metrics.csv; nothing where there is none. A line that a kill has cut is left out."""
     try:
         text = (folder / METRICS).read_text(encoding="utf-8")
     except OSError:
         return ()
-    return tuple(
-        Epoch(
-            number=int(row["epoch"]),
-            phase=row["phase"],
-            values={name: float(cell) for name, cell in row.items() if cell and "/" in name},
-        )
-        for row in csv.DictReader(io.StringIO(text, newline=""))
-    )
+    return tuple(filter(None, map(_epoch, csv.DictReader(io.StringIO(text, newline="")))))
+
+
+def _epoch(row: Mapping[str, str | None]) -> Epoch | None:
+    try:
+        values = {name: float(cell) for name, cell in row.items() if cell and "/" in name}
+        return Epoch(number=int(row["epoch"] or ""), phase=row["phase"] or "", values=values)
+    except (KeyError, ValueError):
+        return None
 
 
 def reproduce(folder: Path, recipe: Recipe) -> str:

@@ -16,12 +16,13 @@ from typing import Any
 from tlcompile.compiler import PLACEHOLDER_CLASSES
 from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.errors.base import Problems, TLCompileError, raise_problems
+from tlcompile.errors.engines import PointLostError
 from tlcompile.errors.run import SweepFailedError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.engines import Engine
-from tlcompile.run.folder import find_generation, recipe_digest
-from tlcompile.run.isolated import plan_point, result_of, run_apart
+from tlcompile.run.folder import find_generation, only_here, read_record, recipe_digest
+from tlcompile.run.isolated import PointFailedError, is_over, plan_point, result_of, run_apart
 from tlcompile.run.launch import Job, num_devices
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.report import write_sweep_report
@@ -33,7 +34,7 @@ from tlcompile.run.sweep_pass import share_rows
 from tlcompile.run.sweep_table import row_of, show_points
 from tlcompile.run.train import train_recipe
 from tlcompile.sweep.fuse import plan_fusion
-from tlcompile.sweep.manifest import FAILED, RUNNING, Manifest, write_command
+from tlcompile.sweep.manifest import FAILED, Manifest, write_command
 from tlcompile.sweep.points import Point
 from tlcompile.training.ranks import ALONE
 
@@ -69,31 +70,28 @@ def run_points(
 
     Raises:
         Problems: Points that cannot be compiled; none was started.
+        RunBusyError: Another process runs this sweep.
         StoppedError: A signal asked for it; the running point has saved what it did.
     """
     shared = shared or Shared()
     prove_all(recipes, shared)
     folder = folder or sweep_folder(recipes)
-    sweep_temporaries(folder)
-    found = [find_generation(folder / folder_name(texts), again=again) for texts in points]
-    rows = [
-        row_of(texts, recipe, *place)
-        for texts, recipe, place in zip(points, recipes, found, strict=True)
-    ]
-    jobs = [
-        Job(recipe, place, {"swept": True, **how})
-        for recipe, (place, _) in zip(recipes, found, strict=True)
-    ]
-    missing = {n: jobs[n] for n, (_, record) in enumerate(found) if record is None}
-    if engine is not None and missing:
-        engine.run(list(missing.values()))
-    manifest = Manifest(folder, [*earlier, *rows])
-    if command:
-        write_command(folder, command)
-    try:
-        _run(rows, jobs, missing, manifest, engine, shared, first=len(earlier))
-    finally:
-        path = manifest.write()
+    if engine is not None:
+        engine.check()
+    with only_here(folder):
+        sweep_temporaries(folder)
+        rows, jobs, missing = _found(points, recipes, folder, again=again, how=how)
+        manifest = Manifest(folder, [*earlier, *rows])
+        noted = _Noted(manifest, len(earlier))
+        if command:
+            write_command(folder, command)
+        try:
+            if engine is None:
+                _run(rows, jobs, missing, noted, shared)
+            else:
+                _run_elsewhere(rows, jobs, missing, noted, engine)
+        finally:
+            path = manifest.write()
     say("")
     show_points(manifest.rows)
     say("")
@@ -106,32 +104,95 @@ def run_points(
     return manifest.rows
 
 
+def _found(
+    points: Sequence[tuple[str, ...]],
+    recipes: Sequence[Recipe],
+    folder: Path,
+    *,
+    again: bool,
+    how: Mapping[str, bool],
+) -> tuple[list[Point], list[Job], dict[int, Job]]:
+    """Return the rows of the points as they are, their jobs, and the jobs that are to be run."""
+    places = [find_generation(folder / folder_name(texts), again=again) for texts in points]
+    rows = [
+        row_of(texts, recipe, *place)
+        for texts, recipe, place in zip(points, recipes, places, strict=True)
+    ]
+    jobs = [
+        Job(recipe, place, {"swept": True, **how})
+        for recipe, (place, _) in zip(recipes, places, strict=True)
+    ]
+    return rows, jobs, {n: jobs[n] for n, (_, record) in enumerate(places) if record is None}
+
+
 def _run(
     rows: Sequence[Point],
     jobs: Sequence[Job],
     missing: Mapping[int, Job],
-    manifest: Manifest,
-    engine: Engine | None,
+    noted: _Noted,
     shared: Shared,
-    first: int,
 ) -> None:
-    """Run what is missing, in order; `first` is the number of the first row in the manifest."""
-    here = {n: job.recipe for n, job in missing.items() if _is_here(job, engine)}
+    """Run what is missing, in order."""
+    here = {n: job.recipe for n, job in missing.items() if _is_here(job)}
     if len(here) > 1:
         share_rows(here, shared, say)
     groups = {group[0]: group for group in _groups(here, shared)}
     waiting = dict(missing)
-    for number, (row, job) in enumerate(zip(rows, jobs, strict=True)):
+    for number, job in enumerate(jobs):
         if number not in missing:
-            say(f"point {number + 1} of {len(rows)}: {' '.join(row.overrides)}")
-            say(f"finished before: {job.folder}")
+            _say_finished(number, rows, job)
             continue
         unit = {n: waiting.pop(n) for n in groups.get(number, (number,)) if n in waiting}
         if not unit:
             continue  # it has trained with an earlier one
         for n in unit:
             say(f"point {n + 1} of {len(rows)}: {' '.join(rows[n].overrides)}")
-        _run_unit(unit, rows, _Noted(manifest, first), engine, shared)
+        _run_unit(unit, rows, noted, shared)
+
+
+def _run_elsewhere(
+    rows: Sequence[Point],
+    jobs: Sequence[Job],
+    missing: Mapping[int, Job],
+    noted: _Noted,
+    engine: Engine,
+) -> None:
+    """Let an engine run what is missing; the manifest has each point as soon as it ends."""
+    left = {job.folder: number for number, job in missing.items()}
+
+    def ended(job: Job) -> None:
+        record = read_record(job.folder)
+        if record is not None:  # one that failed may be queued again: its row waits
+            number = left[job.folder]
+            noted.end(number, row_of(rows[number].overrides, job.recipe, job.folder, record))
+            del left[job.folder]
+
+    for number in range(len(jobs)):
+        if number not in missing:
+            _say_finished(number, rows, jobs[number])
+    try:
+        if missing:
+            engine.run(list(missing.values()), ended)
+    except KeyboardInterrupt:  # a signal; what the points have saved stays
+        for number in left.values():
+            if is_over(missing[number]):
+                noted.stop(number)
+        raise
+    for number in left.values():
+        noted.end(number, _result(rows[number], missing[number]))
+
+
+def _result(row: Point, job: Job) -> Point:
+    """Return the row of a point that an engine has run."""
+    try:
+        return row_of(row.overrides, job.recipe, job.folder, result_of(job))
+    except (PointFailedError, PointLostError) as error:
+        return _failed(row, error, 0.0)
+
+
+def _say_finished(number: int, rows: Sequence[Point], job: Job) -> None:
+    say(f"point {number + 1} of {len(rows)}: {' '.join(rows[number].overrides)}")
+    say(f"finished before: {job.folder}")
 
 
 def _groups(here: Mapping[int, Recipe], shared: Shared) -> list[tuple[int, ...]]:
@@ -160,15 +221,13 @@ class _Noted:
         self.manifest.end(self.first + number, row)
 
     def stop(self, number: int) -> None:
-        if self.manifest.rows[self.first + number].state == RUNNING:
-            self.manifest.stop(self.first + number)
+        self.manifest.stop(self.first + number)
 
 
 def _run_unit(
     unit: Mapping[int, Job],
     rows: Sequence[Point],
     noted: _Noted,
-    engine: Engine | None,
     shared: Shared,
 ) -> None:
     """Run one point, or several as one; those that this does not end run by themselves."""
@@ -189,7 +248,7 @@ def _run_unit(
             with _or_one_by_one(shared):
                 train_fused(unit, shared, say, ended)
         for number, job in list(left.items()):
-            _run_alone(number, job, engine, shared, ended)
+            _run_alone(number, job, shared, ended)
     except KeyboardInterrupt:  # a signal; what the points have saved stays
         for number in left:
             noted.stop(number)
@@ -208,10 +267,10 @@ def _or_one_by_one(shared: Shared) -> Iterator[None]:
         shared.forget()
 
 
-def _run_alone(number: int, job: Job, engine: Engine | None, shared: Shared, ended: Ended) -> None:
+def _run_alone(number: int, job: Job, shared: Shared, ended: Ended) -> None:
     start = time.perf_counter()
     try:
-        record = _trained(job, engine, shared)
+        record = _trained(job, shared)
     except Exception as error:  # one bad point is a row: the others must go on
         if os.environ.get("TLCOMPILE_TRACEBACK"):
             raise
@@ -228,19 +287,18 @@ def _failed(row: Point, error: Exception, seconds: float) -> Point:
     )
 
 
-def _is_here(job: Job, engine: Engine | None) -> bool:
+def _is_here(job: Job) -> bool:
     """Tell whether a point runs in this process."""
-    return engine is None and not job.recipe.sweep.isolate and num_devices(job.recipe) == 1
+    return not job.recipe.sweep.isolate and num_devices(job.recipe) == 1
 
 
-def _trained(job: Job, engine: Engine | None, shared: Shared) -> dict[str, Any]:
-    """Return the record of a point, trained here, in a process of its own, or by the engine."""
-    if _is_here(job, engine):
+def _trained(job: Job, shared: Shared) -> dict[str, Any]:
+    """Return the record of a point, trained here or in processes of its own."""
+    if _is_here(job):
         return train_recipe(job.recipe, job.folder, shared=shared, say=say, **job.options).record
-    if engine is None and not job.recipe.sweep.isolate:
+    if not job.recipe.sweep.isolate:
         return train_on(job, ALONE)
-    if engine is None:
-        run_apart(plan_point(job), log=False)
+    run_apart(plan_point(job), log=False)
     return result_of(job)
 
 

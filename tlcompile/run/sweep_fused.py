@@ -93,6 +93,7 @@ class _Point:
 
     def _open_phase(self) -> None:
         self.proof = self.saving.proof or self.phases.proof(0)
+        self.proof.waiting.clear()  # a batched product has a gradient for every weight
         self.following.event("phase begins", phase=self.phases.names()[0])
         self.trainer = self.phase.enter_context(self.phases.open(0, self.proof))
         self.saving.began(self, self.proof)  # type: ignore[arg-type]
@@ -130,7 +131,7 @@ class _Point:
     def weights_there(self) -> dict[str, Tensor]:
         """Return what a resume needs beside the state."""
         own = {f"{self.name}/model/{n}": p.detach() for n, p in self.model.trainable()}
-        return {**self.loaded, **own} if self.loaded else {}
+        return {**self.loaded, **own}
 
     def epoch(self, done: EpochDone) -> None:
         """Note an epoch, as a run of its own does."""
@@ -149,6 +150,7 @@ class _Point:
 
     def look(self) -> None:
         """Note what the very first step says."""
+        self.proof.waiting.clear()  # a batched product has a gradient for every weight
         warn_of_start(self.state, self.phases.objective, self.model, self.following.say)
 
     def save(self) -> None:
@@ -168,7 +170,6 @@ class _Point:
         if self.state.phase == 0:
             assert self.fused is not None
             load_into(self.model, self.fused.weights(self.name))
-            self.proof.waiting.clear()  # a batched product has a gradient for every weight
             state, frozen = self.model.state_dict(), self.model.frozen.tensors
             place = tuple(state[name].data_ptr() for name in sorted(frozen & state.keys()))
             if place not in hashed:
@@ -292,7 +293,7 @@ def _train(points: Sequence[_Point], say: Say, ended: Ended) -> list[str]:
             order=first.order, name_of=first.step.name_of,
             between=partial(stop.check, "the last checkpoint"),
         )  # fmt: skip
-        if points[0].loaded:
+        if any(point.loaded for point in points):  # one that is over need not have any
             fused.load({k: t for point in points for k, t in point.weights_there().items()})
         for point in points:
             point.fused = fused

@@ -166,6 +166,6 @@ def _predicted(plan: SweepPlan) -> list[str]:
     gain = seconds.naive / max(seconds.shared, 1e-9)
     return [
         f"CPU seconds of computing, at this machine's rates: {seconds.shared:,.1f} as one",
-        f"{seconds.alone:,.1f} point by point, each with rows of its own",
+        f"{seconds.alone:,.1f} point by point, rows computed by the first that reads them",
         f"{seconds.naive:,.1f} point by point, everything anew in every epoch: {gain:,.1f} times",
     ]

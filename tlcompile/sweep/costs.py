@@ -121,6 +121,6 @@ def gained_seconds(needs: Iterable[Need], rates: Rates) -> float:
     users = list(needs)
     live = sum(live_seconds(need, rates) for need in users)
     kept = sum(training_seconds(need, rates) + reading_seconds(need) for need in users)
-    first = users[0]
-    once = pass_seconds(first.count, first.frozen_flops, first.precision, rates)
-    return live - kept - once - writing_seconds(first.num_bytes)
+    lists = {need.rows: need for need in users}.values()  # each is computed, and written, once
+    once = sum(pass_seconds(n.count, n.frozen_flops, n.precision, rates) for n in lists)
+    return live - kept - once - sum(writing_seconds(need.num_bytes) for need in lists)

@@ -116,7 +116,7 @@ class Seconds:
 
     Attributes:
         naive: The points one by one, everything computed anew in every epoch.
-        alone: The points one by one, each keeping its own rows.
+        alone: The points one by one, the first that reads rows computing them for all.
         shared: As planned.
         dearest: The dearest point of `naive`.
     """

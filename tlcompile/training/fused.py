@@ -168,8 +168,9 @@ class FusedTrainer:
                 own[name][path.removeprefix(f"{name}/")] = tensor
         for block in self.blocks:
             block.load([own[member.name] for member in block.members])
-        for name in self._left:
-            self._left[name] = {k.removeprefix("model/"): t for k, t in own[name].items()}
+        for name in self._left:  # a checkpoint of one alone has its optimizer, too
+            weights = {k: t for k, t in own[name].items() if k.startswith("model/")}
+            self._left[name] = {k.removeprefix("model/"): t for k, t in weights.items()}
 
     def _plan(self) -> list[Sequence[int]]:
         epoch = len(self.active()[0].state.history)

@@ -118,7 +118,11 @@ def frozen_part(model: CompiledModel) -> dict[str, Tensor]:
 
 def gathered(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return tensors whole: those that are cut one after the other, on the CPU. Every rank asks."""
-    return {name: whole(t).cpu() if is_cut(t) else t for name, t in tensors.items()}
+    found = dict(tensors)
+    for name in sorted(found):  # a file gives its tensors in another order to each process
+        if is_cut(found[name]):
+            found[name] = whole(found[name]).cpu()
+    return found
 
 
 def like(tensor: Tensor, given: Tensor) -> Tensor:
