@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,7 @@ from tlcompile.bundle import load_bundle, save_bundle
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
-from tlcompile.recipe.finished import FILES, FROZEN
+from tlcompile.recipe.finished import FILES, FROZEN, WEIGHTS
 from tlcompile.run.evaluate import judge
 from tlcompile.run.labelled import labelled
 from tlcompile.run.objective import objective_of_bundle
@@ -65,7 +66,7 @@ def test_there_is_no_pickle(run: tuple[Path, RunResult]) -> None:
         assert found == {*FILES, FROZEN, "manifest.json"}
 
 
-@pytest.mark.parametrize("name", [*FILES, "manifest.json"])
+@pytest.mark.parametrize("name", [*FILES, FROZEN, "manifest.json"])
 def test_a_flipped_bit_is_seen(run: tuple[Path, RunResult], name: str) -> None:
     path = run[0] / "bundle" / name
     data = bytearray(path.read_bytes())
@@ -81,6 +82,46 @@ def test_a_missing_file_is_named(run: tuple[Path, RunResult], name: str) -> None
     with pytest.raises(NotABundleError) as caught:
         load_bundle(run[0], base=TinyNet())
     assert caught.value.missing == (name,)
+
+
+def test_missing_frozen_weights_are_named(run: tuple[Path, RunResult]) -> None:
+    (run[0] / "bundle" / FROZEN).unlink()
+    with pytest.raises(DamagedFileError, match=r"frozen\.safetensors"):
+        load_bundle(run[0], base=TinyNet())
+
+
+def test_two_files_have_each_tensor_once(run: tuple[Path, RunResult]) -> None:
+    """What trains is in one, what is frozen in the other: any reader of safetensors has both."""
+    bundle, model = run[0] / "bundle", run[1].model
+    trained, frozen = (load_file(bundle / name) for name in (WEIGHTS, FROZEN))
+    assert frozen.keys() == model.frozen.tensors
+    state = model.state_dict()
+    assert sorted([*trained, *frozen]) == sorted(state)
+    assert all(torch.equal(state[name], tensor) for name, tensor in (trained | frozen).items())
+
+
+def test_last_and_best_weights_share_what_is_frozen(run: tuple[Path, RunResult]) -> None:
+    files = [run[0] / name / FROZEN for name in ("last", "bundle")]
+    assert files[0].samefile(files[1])
+
+
+def test_a_copy_is_whole_without_the_run(run: tuple[Path, RunResult], tmp_path: Path) -> None:
+    shutil.copytree(run[0] / "bundle", tmp_path / "copy")
+    shutil.rmtree(run[0])
+    model = load_bundle(tmp_path / "copy", base=TinyNet()).model
+    assert all(
+        torch.equal(tensor, model.state_dict()[name])
+        for name, tensor in run[1].model.state_dict().items()
+    )
+
+
+def test_one_file_has_all_weights_where_nothing_is_frozen(tmp_path: Path, pictures: Path) -> None:
+    result = trained(tmp_path / "run", pictures, freeze={"upto": ["none"]})
+    assert not (tmp_path / "run" / "bundle" / FROZEN).exists()
+    assert (
+        load_file(tmp_path / "run" / "bundle" / WEIGHTS).keys() == result.model.state_dict().keys()
+    )
+    load_bundle(tmp_path / "run", base=TinyNet())
 
 
 def test_a_folder_of_something_else_is_no_bundle(tmp_path: Path) -> None:
@@ -107,7 +148,8 @@ def test_a_model_that_computes_something_else_is_refused(run: tuple[Path, RunRes
 
 def test_the_last_bits_of_the_golden_sample_may_differ(run: tuple[Path, RunResult]) -> None:
     bundle = run[0] / "bundle"
-    golden = load_file(bundle / "golden.safetensors")
+    mapped = load_file(bundle / "golden.safetensors")
+    golden = {name: tensor.clone() for name, tensor in mapped.items()}  # its file is written over
     output = golden["output.output"]
     rewrite(bundle, "golden.safetensors", save({**golden, "output.output": output * (1 + 1e-5)}))
     load_bundle(run[0], base=TinyNet())

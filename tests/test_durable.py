@@ -103,8 +103,10 @@ def each_call(tmp_path: Path, case: Case, fail: BaseException) -> Iterator[tuple
     pytest.fail("it never ran to its end")
 
 
-@pytest.mark.parametrize("case", CASES, ids=["file", "folder", "linked"])
-@pytest.mark.parametrize("code", ERRORS, ids=errno.errorcode.get)
+FAILURES = [(case, code) for case in CASES[:2] for code in ERRORS] + [(CASES[2], errno.EIO)]
+
+
+@pytest.mark.parametrize(("case", "code"), FAILURES)
 def test_any_call_that_fails_is_a_typed_error_and_loses_nothing(
     tmp_path: Path, case: Case, code: int
 ) -> None:
@@ -180,6 +182,47 @@ MUTANTS.remove((CASES[0], Mutant.DELETE_OLD_FIRST))  # one rename: there is noth
 @pytest.mark.parametrize(("case", "mutant"), MUTANTS)
 def test_the_power_cut_test_is_red_for_mutants(tmp_path: Path, case: Case, mutant: Mutant) -> None:
     assert set(power_cuts(tmp_path, case, mutant)) - {"old", "new"}
+
+
+def two_generations(folder: Path) -> tuple[Path, Path]:
+    """Return the file of two generations that share it."""
+    shared = durable.SharedFile(lambda: b"frozen")
+    for name in ("a", "b"):
+        durable.commit_folder(folder / name, {"weights": shared, "own": name.encode()})
+    return folder / "a" / "weights", folder / "b" / "weights"
+
+
+def test_a_shared_file_lies_once_on_the_disk(tmp_path: Path) -> None:
+    first, second = two_generations(tmp_path)
+    assert os.path.samefile(first, second)
+    durable.remove_at_once(first.parent)
+    assert durable.read_verified(second.parent, "weights") == b"frozen"
+
+
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EXDEV, errno.EMLINK, errno.ENOTSUP])
+def test_a_disk_without_links_gets_two_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    def refuse(_self: object, _source: Path, _target: Path) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(system.SystemCalls, "link", refuse)
+    for file in two_generations(tmp_path):
+        assert durable.read_verified(file.parent, "weights") == b"frozen"
+        assert file.stat().st_nlink == 1
+
+
+@pytest.mark.parametrize("change", [Path.unlink, lambda path: path.write_bytes(b"damaged")])
+def test_a_shared_file_that_was_touched_is_written_again(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    shared = durable.SharedFile(lambda: b"frozen")
+    durable.commit_folder(tmp_path / "a", {"weights": shared})
+    change(tmp_path / "a" / "weights")
+    for name in ("b", "c"):
+        durable.commit_folder(tmp_path / name, {"weights": shared})
+        assert durable.read_verified(tmp_path / name, "weights") == b"frozen"
+    assert os.path.samefile(tmp_path / "b" / "weights", tmp_path / "c" / "weights")
 
 
 def test_the_manifest_is_written_last_and_removed_first(tmp_path: Path) -> None:

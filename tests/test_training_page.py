@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shlex
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
 from page_blocks import block_of
+from safetensors.torch import load_file
 
+from tlcompile.bundle import load_bundle
 from tlcompile.recipe.optimizers import OneOptimizer
 from tlcompile.recipe.schedules import OneSchedule
 from tlcompile.recipe.tasks import TASKS, default_monitor, metrics_of
@@ -55,6 +57,17 @@ def test_the_program_of_the_page_runs(capsys: pytest.CaptureFixture[str]) -> Non
         ["1", "main"],
         ["2", "main"],
     ]
+
+
+def test_the_weights_are_read_as_the_page_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert main(["train", "recipes/digits.yaml", "fine_tune.epochs=1"]) == 0
+    (run,) = Path("runs").iterdir()
+    model = load_bundle(run).model
+    monkeypatch.chdir(run)
+    found: dict[str, Any] = {}
+    exec(compile(block("weights"), "training.md", "exec"), found)
+    model.load_state_dict(found["state"], strict=True)
+    assert load_file("last/frozen.safetensors").keys() == model.frozen.tensors
 
 
 def words(union: object) -> set[str]:

@@ -263,7 +263,8 @@ def test_other_weights_of_the_base_are_another_run(place: Path) -> None:
     moved = run_of(place, "first").rename(place / "runs" / "first-elsewhere")
     assert run_folder(load_recipe("thaw.yaml")) == before, "where it lies decides nothing"
     bundle = moved / "bundle"
-    state = load_file(bundle / "model.safetensors")
+    # Cloned, since what is loaded is mapped to the file that is written over.
+    state = {n: t.clone() for n, t in load_file(bundle / "model.safetensors").items()}
     state["last.bias"] += 1
     save_file(state, bundle / "model.safetensors")
     sign(bundle)

@@ -11,7 +11,7 @@ from tlcompile.durable.generations import commit_folder
 from tlcompile.errors.ancestry import UnfinishedRunError
 from tlcompile.errors.finding import AmbiguousRunError, UnknownRunError
 from tlcompile.errors.run import DamagedFileError, NotABundleError
-from tlcompile.recipe.finished import FILES, RECORDED, find_run, read_run
+from tlcompile.recipe.finished import FILES, FROZEN, RECORDED, find_run, read_run
 
 RECIPE = b"name: a\nbase: {model: digits_net}\n"
 
@@ -93,3 +93,19 @@ def test_a_record_of_something_else_is_refused(place: Path, content: bytes) -> N
     commit_folder(place / "runs" / "odd" / "bundle", files)
     with pytest.raises(NotABundleError, match=r"record\.json"):
         read_run("runs/odd")
+
+
+def test_frozen_weights_are_part_of_what_names_a_run(place: Path) -> None:
+    """Two runs that trained the same values above other frozen ones are two bases."""
+    found = set()
+    for number, frozen in enumerate((None, b"one", b"other")):
+        apart = {} if frozen is None else {FROZEN: frozen}
+        files = {**dict.fromkeys(FILES, b""), "recipe.yaml": RECIPE, **apart}
+        record = json.dumps({**dict.fromkeys(RECORDED, "x"), "classes": []}).encode()
+        commit_folder(place / str(number) / "bundle", {**files, "record.json": record})
+        run = read_run(place / str(number))
+        assert run.weights == (
+            ("model.safetensors",) if frozen is None else ("model.safetensors", FROZEN)
+        )
+        found.add(run.weights_sha256)
+    assert len(found) == 3

@@ -289,3 +289,21 @@ def test_depth_and_big_lists_need_no_recursion():
     deep = ".".join("a" * 64)
     nested = "{b: " * 64 + "1" + "}" * 64
     assert to_data(apply_override(tree, parse_override(f"{deep}={nested}")))
+
+
+def test_inputs_and_groups_have_names_with_dots_and_fields_behind_them() -> None:
+    assert apply("inputs.meta.shape=[4]")["inputs"] == {"meta": {"shape": [4]}}
+    assert apply("inputs.meta={shape: [4]}")["inputs"] == {"meta": {"shape": [4]}}
+    assert apply("inputs.a.b.shape=[4]", "inputs.a.b.dtype=bool")["inputs"] == {
+        "a.b": {"shape": [4], "dtype": "bool"}
+    }
+    tune = apply("fine_tune.groups.classifier.1.lr=1e-3")["fine_tune"]
+    assert tune["groups"] == {"classifier.1": {"lr": 1e-3}}
+    tune = apply("fine_tune.groups={classifier: {lr: 1}}", "fine_tune.groups.classifier.1.lr=2")
+    assert tune["fine_tune"]["groups"] == {"classifier": {"lr": 1}, "classifier.1": {"lr": 2}}
+    tune = apply("fine_tune.groups.layer4.0.optimizer.lr=1", "fine_tune.groups.fc={lr: 2}")
+    assert tune["fine_tune"]["groups"] == {
+        "layer4.0": {"optimizer": {"lr": 1}}, "fc": {"lr": 2}
+    }  # fmt: skip
+    phase = apply("fine_tune.phases.1.groups.features.3.lr=2")["fine_tune"]["phases"][1]
+    assert phase["groups"] == {"features.3": {"lr": 2}}

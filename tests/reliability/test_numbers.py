@@ -261,13 +261,15 @@ def test_a_fresh_head_that_is_far_too_large_is_warned_of(tmp_path: Path, picture
     """New head silently badly initialised: transformers #31841."""
     said: list[str] = []
     wild = {"init": {"name": "normal", "std": 300.0}}
-    for folder, init in (("good", {}), ("bad", wild)):
+    told = {"init": {"name": "normal", "std": 1e-4}}  # what the warning says to write
+    for folder, init in (("good", {}), ("told", told), ("bad", wild)):
         said.clear()
         recipe = recipe_of(pictures, fine_tune={"epochs": 1, **init})
         train(recipe, tmp_path / folder, say=said.append)
         warned = [line for line in said if "the first loss is" in line]
         assert bool(warned) == (folder == "bad")
     assert "chance is 0.69" in warned[0]
+    assert "fine_tune.init={name: normal, std: 1e-4}" in warned[0]
 
 
 # (c) Memory that runs out

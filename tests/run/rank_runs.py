@@ -5,7 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load_file
@@ -74,3 +77,10 @@ def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     assert one.keys() == other.keys()
     return max(float((one[name] - other[name]).abs().max()) for name in one)
+
+
+def until(true: Callable[[], Any], seconds: float = 120) -> None:
+    stop = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < stop, "it never came"
+        time.sleep(0.05)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import subprocess
 import sys
 
 import pytest
+
+from tlcompile.run.freed_memory import only_new_garbage
 
 # Fills 64 MiB and frees them, again and again: once the heap has its size, that needs no new pages.
 FAULTS = """
@@ -47,3 +50,23 @@ def test_freed_memory_is_used_again() -> None:
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc gives memory back so")
 def test_what_the_user_has_set_stays() -> None:
     assert late_faults(MALLOC_TRIM_THRESHOLD_="131072") > 10_000
+
+
+def test_the_collector_passes_over_what_was_there_before() -> None:
+    old: list[object] = []
+    with only_new_garbage():
+        new: list[object] = []
+        seen = gc.get_objects()
+        assert any(one is new for one in seen)
+        assert not any(one is old for one in seen)
+    assert gc.get_freeze_count() == 0
+
+
+def test_what_somebody_else_froze_stays_frozen() -> None:
+    gc.freeze()
+    try:
+        with only_new_garbage():
+            pass
+        assert gc.get_freeze_count() > 0
+    finally:
+        gc.unfreeze()

@@ -6,17 +6,14 @@ import csv
 import json
 import signal
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from run.rank_runs import RECIPE, alive, difference, end, folder, same, start, weights
 from tiny import make_recipe
 from torch import Tensor
 
+from run.rank_runs import RECIPE, alive, difference, end, folder, same, start, until, weights
 from tlcompile.errors.base import TLCompileError
 from tlcompile.errors.data import UnreadableImagesError
 from tlcompile.errors.ranks import (
@@ -189,11 +186,11 @@ def numbers(run: Path) -> list[dict[str, float]]:
 @pytest.mark.parametrize(
     ("sabotage", "code", "told"),
     [
-        ("kill:1:5", 1, "rank 1 of 2 was killed by SIGKILL"),
-        ("kill:0:5", 1, "rank 0 of 2 was killed by SIGKILL"),
-        ("raise:1:5", 1, "image 'photo.jpg' cannot be read"),
-        ("crash:1:5", 1, "rank 1 of 2 failed unexpectedly"),
-        ("nan:1:5", 1, "not-finite"),
+        ("kill:1:7", 1, "rank 1 of 2 was killed by SIGKILL"),
+        ("kill:0:7", 1, "rank 0 of 2 was killed by SIGKILL"),
+        ("raise:1:7", 1, "image 'photo.jpg' cannot be read"),
+        ("crash:1:7", 1, "rank 1 of 2 failed unexpectedly"),
+        ("nan:1:7", 1, "not-finite"),
     ],
 )
 def test_a_rank_that_ends_ends_all_with_one_message_and_a_rerun_goes_on(
@@ -234,7 +231,7 @@ def test_ranks_end_with_a_launcher_that_is_killed(small: Path) -> None:
 
 @pytest.mark.slow
 def test_another_number_of_devices_does_not_go_on(small: Path) -> None:
-    end(start("small.yaml", "run.devices=2", sabotage="kill:1:5"), 1)
+    end(start("small.yaml", "run.devices=2", sabotage="kill:1:7"), 1)
     _, errors = end(start("small.yaml"), 1)
     assert "devices" in errors
     assert "--again" in errors
@@ -271,13 +268,6 @@ def test_torchrun_shows_the_message(small: Path) -> None:
     ):
         _, errors = end(start(*words, runner=TORCHRUN), 1)
         assert told in errors
-
-
-def until(true: Callable[[], Any], seconds: float = 120) -> None:
-    stop = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < stop, "it never came"
-        time.sleep(0.05)
 
 
 SUBMITIT = ("-m", "hydra/launcher=submitit_local", "hydra.sweep.dir=jobs",

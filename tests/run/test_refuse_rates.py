@@ -7,6 +7,8 @@ from graph.tiny import Residual, recipe_of
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.errors.base import Problems, TLCompileError
+from tlcompile.recipe.scalars import to_yaml
+from tlcompile.run.folder import resolved
 from tlcompile.run.refuse_rates import refuse_unfit_rates
 
 TEXT = """\
@@ -102,3 +104,37 @@ def test_a_group_that_is_frozen_in_every_phase_is_refused_once() -> None:
         refuse(PHASES.replace(GROUPS, "{stem: {lr: 0.2}}"))
     assert "tiny.yaml:8:18" in str(caught.value)
     assert "'stem' has settings of its own and is frozen throughout" in str(caught.value)
+
+
+OWN = """\
+base: {model: own, size: 16}
+freeze: layer1
+fine_tune:
+  optimizer: {name: sgd, lr: 0.1}
+  phases: [{name: a, epochs: 1, FIRST}, {name: b, epochs: 1, SECOND}]
+"""
+BESIDE_PHASES = [
+    ("freeze: stem", "freeze: none", "freeze", "2:9"),
+    ("lr: 0.1", "lr: 0.2", "fine_tune.optimizer.lr", "4:30"),
+    ("optimizer: {name: adam}", "optimizer: {name: sgd}", "fine_tune.optimizer", "4:14"),
+    ("lr: 0.1", "optimizer: {name: sgd, lr: 1}", "fine_tune.optimizer.lr", "4:30"),
+]
+
+
+@pytest.mark.parametrize(("first", "second", "line", "place"), BESIDE_PHASES)
+def test_a_setting_that_every_phase_has_for_itself(
+    first: str, second: str, line: str, place: str
+) -> None:
+    text = OWN.replace("FIRST", first).replace("SECOND", second)
+    with pytest.raises(TLCompileError) as caught:
+        refuse(text)
+    assert f":{place}: {line} has no effect" in str(caught.value)
+    refuse(text, swept=True)
+    refuse(OWN.replace("FIRST", first).replace(", SECOND", ""))
+
+
+def test_the_recipe_that_a_run_writes_down_is_not_refused() -> None:
+    text = OWN.replace("freeze: layer1\n", "").replace(", lr: 0.1}", "}")
+    text = text.replace("FIRST", "lr: 0.1, freeze: stem").replace("SECOND", "lr: 1, freeze: none")
+    refuse(text)
+    refuse(to_yaml(resolved(recipe_of(text))))

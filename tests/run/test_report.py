@@ -13,12 +13,16 @@ import pytest
 import torch
 
 from tlcompile.errors.finding import FileExistsAlreadyError
+from tlcompile.recipe.load import load_recipe
 from tlcompile.run.cli import main
+from tlcompile.run.launch import Job
 from tlcompile.run.report import page_line, write_run_report, write_sweep_report
 from tlcompile.run.report_advice import found_at
 from tlcompile.run.report_run import read_epochs, run_data
 from tlcompile.run.report_samples import picture
 from tlcompile.run.report_sweep import overrides_of, sweep_data
+from tlcompile.run.single import train_job
+from tlcompile.training.ranks import ALONE
 
 SMALL = """\
 name: small
@@ -141,6 +145,9 @@ def test_a_run_whose_page_cannot_be_written_is_whole(
 def test_a_point_writes_no_page_of_its_own(here: Path) -> None:
     assert len(list(only("sweeps/*").glob("*/record.json"))) == 3
     assert not list(only("sweeps/*").glob("*/report.html"))
+    train_job(Job(load_recipe(Path("small.yaml")), Path("apart"), {"swept": True}), ALONE)
+    assert Path("apart/record.json").exists()
+    assert not Path("apart/report.html").exists()
 
 
 def test_a_bundle_alone_has_a_page(here: Path) -> None:

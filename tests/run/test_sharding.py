@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from run import rank_runs
-from run.rank_runs import difference, end, folder, same, start, weights
 from tiny import make_recipe
 from torch import Tensor, nn
 
+from run import rank_runs
+from run.rank_runs import difference, end, folder, same, start, until, weights
 from tlcompile.bundle import load_bundle
 from tlcompile.compiler import compile_recipe, prove_recipe
 from tlcompile.errors.base import TLCompileError
@@ -130,37 +131,60 @@ def test_a_sharded_run_is_a_run_as_any_other(small: Path, unsharded: dict[str, T
     assert model(torch.zeros(1, 1, 8, 8)).shape == (1, 3)
 
 
+ADAMW = ("fine_tune.optimizer.name=adamw", "~fine_tune.optimizer.momentum",
+         "fine_tune.average.ema=0.9", "fine_tune.clip=0.5")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Tensor]:
+    """Return what a sharded run learns that nothing happens to."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path_factory.mktemp("straight"))
+        Path("small.yaml").write_text(rank_runs.RECIPE)
+        end(start(*SHARDED, *ADAMW))
+        return weights(folder())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sabotage", "told"),
     [
-        ("kill:1:5", "rank 1 of 2 was killed by SIGKILL"),
         ("kill:0:7", "rank 0 of 2 was killed by SIGKILL"),
-        ("crash:1:5", "rank 1 of 2 failed unexpectedly"),
-        ("nan:1:5", "not-finite"),
+        ("crash:1:7", "rank 1 of 2 failed unexpectedly"),
+        ("nan:1:7", "not-finite"),
     ],
 )
 def test_a_sharded_run_that_ends_goes_on_equal_to_the_bit(
-    small: Path, sabotage: str, told: str
+    small: Path, straight: dict[str, Tensor], sabotage: str, told: str
 ) -> None:
-    words = (*SHARDED, "fine_tune.optimizer.name=adamw", "~fine_tune.optimizer.momentum",
-             "fine_tune.average.ema=0.9", "fine_tune.clip=0.5")  # fmt: skip
-    _, errors = end(start(*words, sabotage=sabotage), 1)
+    _, errors = end(start(*SHARDED, *ADAMW, sabotage=sabotage), 1)
     assert told in errors
     assert errors.count("fix  ") == 1, "one message"
-    again, _ = end(start(*words))
+    again, _ = end(start(*SHARDED, *ADAMW))
     assert "resumed" in again
-    resumed = weights(folder())
-    end(start(*words, "run.output_dir=straight"))
-    (whole,) = Path("straight").iterdir()
-    assert same(resumed, weights(whole))
+    assert same(weights(folder()), straight)
+
+
+@pytest.mark.slow
+def test_a_sharded_run_that_is_stopped_in_an_epoch_goes_on_equal_to_the_bit(
+    small: Path, straight: dict[str, Tensor]
+) -> None:
+    """Its file gives each rank the tensors in another order; they gather them in one."""
+    process = start(*SHARDED, *ADAMW, sabotage="slow:0:0")
+    until(lambda: Path("steps").exists() and int(Path("steps").read_text() or 0) >= 7)
+    process.send_signal(signal.SIGTERM)
+    _, errors = end(process, 143)
+    assert errors.count("fix  ") == 1
+    again, _ = end(start(*SHARDED, *ADAMW))
+    assert "resumed" in again
+    assert same(weights(folder()), straight)
 
 
 @pytest.mark.slow
 def test_a_sharded_run_goes_on_unsharded_where_other_bits_are_accepted(
     small: Path, unsharded: dict[str, Tensor]
 ) -> None:
-    end(start(*SHARDED, sabotage="kill:1:5"), 1)
+    end(start(*SHARDED, sabotage="kill:1:7"), 1)
     _, errors = end(start("small.yaml", "run.devices=2"), 1)
     assert "run sharding: full, now none" in errors
     again, _ = end(start("small.yaml", "run.devices=2", "--inexact"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from reliability.small_runs import counted
 from tiny import make_pictures
 
+from tlcompile.bundle import load_bundle
 from tlcompile.errors.run import SweepFailedError
 from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.schema import Recipe
@@ -92,6 +94,18 @@ def test_every_file_is_that_of_a_lone_run(place: Path) -> None:
         found, wanted = contents(Path(row.folder)), contents(alone)
         assert found.keys() == wanted.keys() >= {"bundle/model.safetensors", "plan.txt"}
         assert [name for name in wanted if found[name] != wanted[name]] == []
+
+
+def test_points_share_the_file_of_what_they_freeze(place: Path) -> None:
+    """The head's points have one, fused or not; each point stays whole without the others."""
+    points = POINTS[-4:]  # one alone, three as one
+    rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
+    files = [Path(row.folder) / "bundle" / "frozen.safetensors" for row in rows]
+    assert {file.stat().st_ino for file in files} == {files[0].stat().st_ino}
+    assert files[0].stat().st_nlink == 2 * len(points), "also last/ of each"
+    for row in rows[:-1]:
+        shutil.rmtree(row.folder)
+    load_bundle(rows[-1].folder)
 
 
 def test_fused_points_are_those_that_train_one_by_one(

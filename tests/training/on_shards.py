@@ -87,8 +87,8 @@ def trainer_of(case: str, ranks: Ranks, model: CompiledModel, like: CompiledMode
         ranks=ranks,
         proof=FreezeProof.take(like),
         average=kinds.get(changes.pop("average", "")),
-        before_step=(Penalty(dict.fromkeys(held, 1e-3), {}), ClipNorm(0.2)),
-        after_step=(Constraint((NormBetween(0.0, 1.0),), units),),
+        before_step=(Penalty(dict.fromkeys(held, 1e-3), {}), ClipNorm(0.1)),
+        after_step=(Constraint((NormBetween(0.0, 0.4),), units),),
         **changes,
     )
 
@@ -134,9 +134,14 @@ def trained(case: str, ranks: Ranks, *, cut: bool) -> tuple[dict[str, Tensor], d
     """Return the last weights and those of the best epoch, and what the epochs said."""
     run = Run(case, ranks, cut=cut)
     done = run.finished()
-    best = [event.tensors for event in done if event.tensors is not None][-1]
-    states = {**run.weights(), **{f"best/{n}": t for n, t in best.items()}}
+    states = {**run.weights(), **best_of(done)}
     return states, {"rows": [event.row.as_data() for event in done], "sizes": sizes(run)}
+
+
+def best_of(done: list[Any]) -> dict[str, Tensor]:
+    """Return the weights of the best epoch: averages, where there are some."""
+    best = [event.tensors for event in done if event.tensors is not None][-1]
+    return {f"best/{name}": tensor for name, tensor in best.items()}
 
 
 def sizes(run: Run) -> dict[str, list[list[int]]]:
@@ -155,8 +160,8 @@ def resumed(case: str, ranks: Ranks, *, first: bool, then: bool) -> dict[str, Te
     held = Run(case, ranks, cut=first).saved(steps=6)
     run = Run(case, ranks, cut=then)
     run.load(held)
-    run.finished()
-    return run.weights()
+    done = run.finished()
+    return {**run.weights(), **best_of(done)}
 
 
 def steps(name: str, ranks: Ranks) -> float:

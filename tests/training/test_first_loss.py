@@ -87,8 +87,11 @@ def test_a_head_that_knows_the_labels_is_warned_of() -> None:
     assert not warn_of_first_loss(0.5, math.log(2), counts=True)
 
 
-def test_targets_of_another_scale_are_warned_of() -> None:
-    assert "standardise" in warn_of_first_loss(0.2, 0.001, counts=False)
+def test_numbers_that_are_far_too_large_are_warned_of() -> None:
+    """Targets are standardised already, so the outputs are what is too large."""
+    told = warn_of_first_loss(0.2, 0.001, counts=False)
+    assert "fine_tune.init={name: normal, std: 1e-4}" in told
+    assert "standardise" not in told
     assert not warn_of_first_loss(3.0, 1.0, counts=False)
     assert not warn_of_first_loss(0.1, 1.0, counts=False)  # a lucky bias
 

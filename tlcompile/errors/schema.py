@@ -11,8 +11,8 @@ from tlcompile.errors.recipe import RecipeError
 # What other libraries call it
 _INFERRED = {"in", "in_features", "in_channels", "input_size", "input_dim", "num_features"}
 _SYNONYMS = {
-    "out_features": "out", "out_channels": "out", "units": "out", "filters": "out",
-    "kernel_size": "kernel", "rate": "p", "prob": "p",
+    "out_features": ("out",), "out_channels": ("out",), "units": ("out",), "filters": ("out",),
+    "kernel_size": ("kernel",), "rate": ("p", "lr"), "prob": ("p",), "learning_rate": ("lr",),
 }  # fmt: skip
 
 
@@ -38,8 +38,9 @@ class UnknownKeyError(RecipeError):
     def fix(self) -> str:
         if self.section.startswith("add.") and self.name in _INFERRED:
             return "delete it: a layer's input width comes from what it reads"
-        if _SYNONYMS.get(self.name) in self.known:
-            return f"write {_SYNONYMS[self.name]}"
+        for ours in _SYNONYMS.get(self.name, ()):
+            if ours in self.known:
+                return f"write {ours}"
         close = nearest(self.name, self.known)
         if self.belongs and not close:
             return f"write {self.belongs[0]}"
@@ -48,13 +49,14 @@ class UnknownKeyError(RecipeError):
 
 @dataclass(eq=False, kw_only=True)
 class MissingKeyError(RecipeError):
-    """A key without which the section means nothing."""
+    """A key without which the section means nothing; `example` is a value that it takes."""
 
     slug: ClassVar[str] = "missing-key"
 
     name: str
     section: str
     meaning: str
+    example: str = ""
 
     def headline(self) -> str:
         place = f"'{self.section}'" if self.section else "the recipe"
@@ -64,6 +66,8 @@ class MissingKeyError(RecipeError):
         return {"wanted": f"{self.name}: {self.meaning}"}
 
     def fix(self) -> str:
+        if self.example:
+            return f"add {self.name}: {self.example}{f' to {self.section}' if self.section else ''}"
         return f"add {f'{self.section}.' if self.section else ''}{self.name}"
 
 
@@ -97,7 +101,7 @@ class BadValueError(RecipeError):
         wanted: What would do.
         words: Of which one may have been meant.
         meaning: Of the key.
-        instead: The section that the value stands for, as it is written; empty: none is known.
+        instead: What could stand there, as it is written; empty: none is known.
     """
 
     slug: ClassVar[str] = "bad-value"
@@ -134,9 +138,6 @@ class RuleError(RecipeError):
 
     def headline(self) -> str:
         return f"{self.name}: {self.rule}" if self.name else self.rule
-
-    def facts(self) -> dict[str, str]:
-        return {"wanted": "keys that go together"}
 
     def fix(self) -> str:
         return self.advice

@@ -43,6 +43,7 @@ _PLUSES = re.compile(r"\+{0,2}")
 _KEY = re.compile(r"(?:[^=\[]|\[[^\]]*\])*")
 _KEY_SHAPE = re.compile(r"(?:\[[^\[\]]+\]|[^.\[\]]+)(?:\[[^\[\]]+\]|\.[^.\[\]]+)*")
 _KEY_PART = re.compile(r"\[([^\[\]]+)\]|([^.\[\]]+)")
+_OWN_SETTINGS = ("lr", "optimizer", "weight_decay")  # of a group; `optimizer` has keys of its own
 _FOR_HYDRA = re.compile(r"(\+\+?|~)?hydra[./@]")
 
 # The field that says what a mapping is: a mapping that carries it describes the whole thing.
@@ -271,9 +272,14 @@ def _goes_on(value: Node, rest: Parts, path: Path) -> bool:
     `remove: {classifier: drop}` and `remove.classifier.6=drop` are two vertices, and so are
     `resize: {layer4: {out: 8}}` and `resize.layer4.1.conv2.out=8`: no field is a number.
     """
-    if not rest or path not in (("remove",), ("inputs",), ("add",), ("resize",)):
+    if not rest or not _by_vertex(path):
         return False
     return isinstance(value, Scalar) or rest[0].text.isdigit()
+
+
+def _by_vertex(path: Path) -> bool:
+    """Tell whether keys are names of vertices, which have dots; phases have groups, too."""
+    return path in (("remove",), ("inputs",), ("add",), ("resize",)) or path[-1:] == ("groups",)
 
 
 def _new_parts(parts: Parts, path: Path, override: Override) -> int:
@@ -281,12 +287,15 @@ def _new_parts(parts: Parts, path: Path, override: Override) -> int:
     dotted = _dotted(parts)
     if parts[0].whole:
         return 1
-    if path in (("remove",), ("inputs",)):
+    if path == ("remove",):
         return dotted
-    if path not in (("add",), ("resize",)):
+    if not _by_vertex(path):
         return 1
+    own = [i for i in range(1, dotted) if parts[i].text in _OWN_SETTINGS]
+    if path[-1] == "groups" and own:
+        return own[0]
     value = override.values[0]
-    described = isinstance(value, Mapping) and (path == ("resize",) or "layer" in value.items)
+    described = isinstance(value, Mapping) and (path != ("add",) or "layer" in value.items)
     return dotted if described or dotted < len(parts) else max(dotted - 1, 1)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from tlcompile.errors.base import RecipeKey
 from tlcompile.errors.recipe import RecipeError
@@ -33,6 +34,8 @@ _WANTED = {
     "tuple_type": "a list [a, b]",
     "finite_number": "a finite number",
     "none_required": "nothing",
+    "string_too_short": "text that is not empty",
+    "string_pattern_mismatch": "at most 80 letters, digits, '_', '.' and '-'; first a letter or a digit",
 }
 
 
@@ -118,7 +121,10 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
         return UnknownKeyError(name=last, section=section, known=known, belongs=belongs, **place)
     if kinds == {"missing"}:
         section, last = ".".join(map(str, key[:-1])), str(key[-1])
-        return MissingKeyError(name=last, section=section, meaning=_meaning(first["loc"]), **place)
+        meaning, example = _meaning(first["loc"]), _example(first["loc"])
+        return MissingKeyError(
+            name=last, section=section, meaning=meaning, example=example, **place
+        )
     if kinds == {"value_error"}:
         rule, _, advice = str(first["ctx"]["error"]).partition(" | ")
         return RuleError(name=name, rule=rule, advice=advice or "keep one of them", **place)
@@ -136,9 +142,32 @@ def _error(root: Mapping, key: RecipeKey, found: list[Any]) -> RecipeError:
         wanted=wanted,
         words=words,
         meaning=_meaning(first["loc"]),
-        instead=_as_section(first) if first["type"] in _NOT_A_SECTION else "",
+        instead=_instead(first),
         **place,
     )
+
+
+def _instead(finding: Any) -> str:
+    """Return what could stand there; a word that is nearly right is corrected by the error."""
+    match finding["type"]:
+        case kind if kind in _NOT_A_SECTION:
+            return _as_section(finding)
+        case "string_pattern_mismatch":
+            return re.sub(r"[^A-Za-z0-9_.-]", "_", _shown(finding))[:80].lstrip("_.-")
+        case "literal_error":
+            return ""
+    return _example(finding["loc"])
+
+
+def _example(loc: tuple[int | str, ...]) -> str:
+    """Return a value that a key takes, as it is written; "": none is known."""
+    field = _field_at(loc)
+    if field is None:
+        return ""
+    value = field.examples[0] if field.examples else field.default
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value}" if isinstance(value, int | float | str) and value != "" else ""
 
 
 def _as_section(finding: Any) -> str:
@@ -191,11 +220,16 @@ def _wanted(finding: Any) -> str:
 
 
 def _meaning(loc: tuple[int | str, ...]) -> str:
+    field = _field_at(loc)
+    return "" if field is None else field.description or ""
+
+
+def _field_at(loc: tuple[int | str, ...]) -> FieldInfo | None:
     for model in _models_at(loc[:-1]):
         for name, field in model.model_fields.items():
             if loc[-1] in (name, field.alias):
-                return field.description or ""
-    return ""
+                return field
+    return None
 
 
 def keys_at(loc: tuple[int | str, ...]) -> tuple[str, ...]:

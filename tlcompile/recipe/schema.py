@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field, PrivateAttr, Strict, model_validator
@@ -30,7 +31,11 @@ from tlcompile.recipe.tasks import (
 class Base(Section):
     """Where the model starts."""
 
-    model: Name | None = Field(None, description="A name of the zoo; `tlcompile zoo` lists them.")
+    model: Name | None = Field(
+        None,
+        description="A name of the zoo; `tlcompile zoo` lists them.",
+        examples=["resnet18"],
+    )
     run: Text | None = Field(
         None,
         description="A finished run instead, by its folder or a unique beginning of its name: its "
@@ -104,7 +109,7 @@ class Recipe(Section):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,79}$")] = Field(
         "recipe", description="Names the run's folder; default: the file's name."
     )
-    base: Base = Field(description="Where the model starts.")
+    base: Base = Field(description="Where the model starts.", examples=["{model: resnet18}"])
     head: Literal["auto", "keep"] | None = Field(
         None, description="auto: a classifier as wide as the task needs. keep: the base's own."
     )
@@ -147,14 +152,12 @@ class Recipe(Section):
     @model_validator(mode="after")
     def _no_line_without_effect(self) -> Recipe:
         if self.features.views is not None and not self.data.augment.train:
-            raise ValueError(
-                "features.views has no effect without data.augment.train | drop features.views"
-            )
+            rule = "has no effect without data.augment.train | drop features.views"
+            raise RuleAt(rule, "features", "views")
         augment = self.data.augment
         if augment.seed and not (augment.train or augment.val):
-            raise ValueError(
-                "data.augment.seed has no effect without data.augment.train or .val | drop it"
-            )
+            rule = "has no effect without data.augment.train or .val | drop it"
+            raise RuleAt(rule, "data", "augment", "seed")
         self._refuse_unfit_tasks()
         refuse_idle_data(self.data, self.fine_tune.sampling, self.task)
         return self
@@ -221,6 +224,28 @@ class Recipe(Section):
             for index, phase in enumerate(phases)
         )
 
+    def idle_beside_phases(self) -> Iterator[RecipeKey]:
+        """Yield the keys that no phase inherits, since each has its own."""
+        phases = self.fine_tune.phases
+        if phases is None:
+            return
+        own = {
+            key for key in Phase.model_fields if all(getattr(p, key) is not None for p in phases)
+        }
+        if "freeze" in own:
+            yield ("freeze",)
+        yield from (("fine_tune", key) for key in _INHERITED if key in own)
+        rates = all(phase.lr is not None or phase.optimizer is not None for phase in phases)
+        if rates and "optimizer" not in own:
+            yield ("fine_tune", "optimizer", "lr")
+
+    def writes(self, key: RecipeKey) -> bool:
+        """Tell whether a key below sections was given, as its default or not."""
+        section: Section = self
+        for name in key[:-1]:
+            section = getattr(section, str(name))
+        return key[-1] in section.model_fields_set
+
     def written_at(self, key: RecipeKey) -> RecipeKey:
         """Return where the whole recipe says what `key` says in that of a phase."""
         below = key[1:] if key[:1] == ("fine_tune",) else key
@@ -231,3 +256,6 @@ class Recipe(Section):
     def where(self, key: RecipeKey) -> Span | None:
         """Return the place of a key in the file or on the command line, where there is one."""
         return None if self._source is None else locate(self._source, self.written_at(key))
+
+
+_INHERITED = ("optimizer", "schedule", "layer_decay", "groups")

@@ -44,6 +44,11 @@ def resolved(recipe: Recipe) -> dict[str, Any]:
         data["base"].pop("weights")  # a run has its own; beside base.run it is refused
     if recipe.fine_tune.phases is not None:
         data["fine_tune"].pop("epochs")  # each phase has its own; beside phases it is refused
+    for *sections, last in recipe.idle_beside_phases():  # the same
+        section: Any = data
+        for name in sections:
+            section = section[name]
+        section.pop(last, None)
     return data
 
 

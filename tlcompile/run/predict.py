@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import csv
 import io
+import itertools
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +19,9 @@ from torch import Tensor
 from tlcompile.bundle import Bundle, load_bundle
 from tlcompile.data.folder import ENDINGS, file_samples
 from tlcompile.data.loading import load_images
-from tlcompile.durable.files import make_folder, write_file
+from tlcompile.durable.files import write_file
 from tlcompile.errors.data import NoImagesError
-from tlcompile.errors.finding import MissingImageError
+from tlcompile.errors.finding import FileExistsAlreadyError, MissingImageError
 from tlcompile.features.hard import EXACT, open_prefix
 from tlcompile.features.prefix import chunks_of
 from tlcompile.features.sources import trainable
@@ -54,16 +56,19 @@ def run(options: argparse.Namespace) -> int:
     bundle = load_bundle(find_run(options.run))
     goals = objective_of_bundle(bundle).goals
     paths = find_images(options.images)
+    maps = goals[""].task == "segmentation" if "" in goals else False
+    masks = _mask_files(Path(options.out), paths) if options.out and maps else []
+    _refuse_existing(masks or ([Path(options.out)] if options.out else []))
     with naming_all_bad(list(map(str, paths)), options.workers):
         found = predict_images(bundle, paths, workers=options.workers)
     each = [{name: found[name][i] for name in goals} for i in range(len(paths))]
-    maps = goals[""].task == "segmentation" if "" in goals else False
-    written = _write_masks(Path(options.out), paths, found[""]) if options.out and maps else []
-    if options.out and not maps:
+    if masks:
+        _write_masks(masks, found[""])
+    elif options.out:
         write_file(Path(options.out), _csv(goals, paths, each))
     if options.json:
         data = [_as_data(goals, path, one) for path, one in zip(paths, each, strict=True)]
-        for one, mask in zip(data, written, strict=False):
+        for one, mask in zip(data, masks, strict=False):
             one["mask"] = str(mask)
         say(json.dumps(data))
     else:
@@ -150,22 +155,33 @@ def _csv(goals: Goals, paths: Sequence[Path], each: Sequence[Meanings]) -> bytes
     return text.getvalue().encode()
 
 
-def _write_masks(folder: Path, paths: Sequence[Path], masks: Tensor) -> list[Path]:
-    """Write each map of classes as a grey PNG, as large as the model has seen the image.
+def _mask_files(folder: Path, paths: Sequence[Path]) -> list[Path]:
+    """Name the mask of every image; images of one name get a number behind it."""
+    files: dict[Path, None] = {}
+    for path in paths:
+        numbers = (f"-{number}" for number in itertools.count(2))
+        names = (folder / f"{path.stem}{n}.png" for n in itertools.chain([""], numbers))
+        files[next(file for file in names if file not in files)] = None
+    return list(files)
 
-    Images of one name get a number behind it.
+
+def _refuse_existing(files: Sequence[Path]) -> None:
+    """Refuse to overwrite anything, before the first image is predicted.
+
+    Raises:
+        FileExistsAlreadyError: Something stands where one of them would be written.
     """
-    make_folder(folder)
-    taken: dict[str, int] = {}
-    written = []
-    for path, mask in zip(paths, masks, strict=True):
-        taken[path.stem] = taken.get(path.stem, 0) + 1
-        number = f"-{taken[path.stem]}" if taken[path.stem] > 1 else ""
-        written.append(folder / f"{path.stem}{number}.png")
+    for path in files:
+        if os.path.lexists(path):
+            raise FileExistsAlreadyError(path=str(path))
+
+
+def _write_masks(files: Sequence[Path], masks: Tensor) -> None:
+    """Write each map of classes as a grey PNG, as large as the model has seen the image."""
+    for path, mask in zip(files, masks, strict=True):
         data = io.BytesIO()
         Image.fromarray(mask.numpy()).save(data, format="PNG")
-        write_file(written[-1], data.getvalue())
-    return written
+        write_file(path, data.getvalue())
 
 
 def _as_data(goals: Goals, path: Path, one: Meanings) -> dict[str, Any]:

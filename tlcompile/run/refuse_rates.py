@@ -41,7 +41,7 @@ def refuse_unfit_rates(
     phases = list(zip(recipe.phases(), models, strict=True))
     found = [*_unknown(phases), *_frozen(recipe, phases)]
     if not swept and not found:
-        found = list(_idle(phases))
+        found = [*_beside_phases(recipe), *_idle(phases)]
     raise_problems(error.at(recipe.where(error.key)) for error in found)
 
 
@@ -129,6 +129,15 @@ def _idle(phases: Phases) -> Iterator[TLCompileError]:
     for key in (key for key in wanted if key not in used):
         line = ".".join(map(str, key))
         yield NoEffectError(line=line, because=_WHY[str(key[-1])], instead=f"drop {line}", key=key)
+
+
+def _beside_phases(recipe: Recipe) -> Iterator[TLCompileError]:
+    """Name settings that every phase has for itself."""
+    for key in filter(recipe.writes, recipe.idle_beside_phases()):
+        line = ".".join(map(str, key))
+        because = f"every phase has its own {key[-1]}"
+        instead = f"drop {line}, or that of the phase that should take it"
+        yield NoEffectError(line=line, because=because, instead=instead, key=key)
 
 
 def _wanted(recipe: Recipe) -> Iterator[RecipeKey]:

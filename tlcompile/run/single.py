@@ -100,8 +100,9 @@ def next_commands(recipe: Recipe, folder: Path, *, thaw: bool) -> list[str]:
     own = f"tlcompile train {shlex.quote(str(folder / 'recipe.yaml'))}"
     if recipe.run.output_dir != "runs":
         own += f" output_dir={shlex.quote(recipe.run.output_dir)}"
-    # Nothing frozen, no features: their lines would have no effect then.
+    # Nothing frozen, no features: their lines would have no effect then. Phases have a freeze each.
     idle = " '~features'" if recipe.features.only_with_a_frozen_part() else ""
+    idle += " '~fine_tune.phases'" if recipe.fine_tune.phases is not None else ""
     last = (
         {f"{own} freeze=none fine_tune.optimizer.lr=1e-4{idle}": "train every layer"}
         if thaw

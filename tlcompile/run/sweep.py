@@ -22,6 +22,7 @@ from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.engines import Engine
 from tlcompile.run.folder import find_generation, only_here, read_record, recipe_digest
+from tlcompile.run.freed_memory import only_new_garbage
 from tlcompile.run.isolated import PointFailedError, is_over, plan_point, result_of, run_apart
 from tlcompile.run.launch import Job, num_devices
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
@@ -87,7 +88,8 @@ def run_points(
             write_command(folder, command)
         try:
             if engine is None:
-                _run(rows, jobs, missing, noted, shared)
+                with only_new_garbage():
+                    _run(rows, jobs, missing, noted, shared)
             else:
                 _run_elsewhere(rows, jobs, missing, noted, engine)
         finally:

@@ -150,7 +150,6 @@ class _Point:
 
     def look(self) -> None:
         """Note what the very first step says."""
-        self.proof.waiting.clear()  # a batched product has a gradient for every weight
         warn_of_start(self.state, self.phases.objective, self.model, self.following.say)
 
     def save(self) -> None:

@@ -13,9 +13,11 @@ from torch.utils import _pytree as pytree
 # deviation is s, the loss is at most about ln C + s^2 / 2 (Jensen, log-sum-exp) and at least ln C.
 # Twice chance means s > 1.2 for 2 classes and s > 3.7 for 1000: sure before it has seen a label.
 FACTOR = 2.0
-# Of squared and absolute errors: outputs and targets may differ in scale by a few times and train
-# well; ten times the error of saying zero means that the scales do not fit.
+# Of squared and absolute errors: outputs and targets, which are standardised, may differ in scale by
+# a few times and train well; ten times the error of saying zero means that the outputs are too large.
 FACTOR_OF_ERRORS = 10.0
+# Whatever the size of the features, a head of these weights says next to nothing.
+SMALLER = "fine_tune.init={name: normal, std: 1e-4}"
 
 
 class TakesLoss(Protocol):
@@ -55,8 +57,8 @@ def warn_of_first_loss(first: float, chance: float, *, counts: bool) -> str:
         return ""
     told = f"the first loss is {first:.3g}, chance is {chance:.3g}"
     if first > factor * chance:
-        cause = "look at the init of the new layers" if counts else "standardise the targets"
-        return f"{told}: {first / chance:.3g} times as much before any step; {cause}"
+        times = f"{told}: {first / chance:.3g} times as much before any step"
+        return f"{times}; let the new layers begin smaller: {SMALLER}"
     if counts and first < chance / factor:
         return f"{told}: a fresh head cannot know this; do the images show their labels?"
     return ""

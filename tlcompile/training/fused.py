@@ -317,10 +317,11 @@ def _with_room(block: Block, compute: Callable[[], _Found]) -> _Found | None:
 
 def _note_first_loss(block: Block, found: Computed, targets: Tensor) -> None:
     """Give each member the loss of its very first step, and what a guess would have had."""
+    if block.members[0].state.first_loss is not None:  # all stand at the same step
+        return
     for member, loss, outputs in zip(block.members, found.losses, found.outputs, strict=True):
-        if member.state.first_loss is None:
-            member.state.first_loss = float(loss * len(targets)) / len(targets)
-            member.state.chance = chance_loss(member.objective, outputs, targets)
+        member.state.first_loss = float(loss * len(targets)) / len(targets)
+        member.state.chance = chance_loss(member.objective, outputs, targets)
 
 
 def _counted(member: Member, row: EpochRow, block: Block, place: int) -> EpochDone:

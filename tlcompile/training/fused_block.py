@@ -31,7 +31,7 @@ from tlcompile.training.schedule import Schedule, When
 from tlcompile.training.state import TrainingState
 
 # Weights of a block on a CPU: each step reads them, their gradients and the optimizer's state again.
-BLOCK_WEIGHTS = 3 * 2**17
+BLOCK_WEIGHTS = 3 * 2**18
 BLOCK_BYTES = 2**26  # of what a block on a CPU computes for a batch, and keeps for its gradients
 
 
@@ -126,9 +126,14 @@ class Block:
 
     def computed(self, rows: Rows, targets: Tensor) -> Computed:
         """Compute what a step needs, and move nothing."""
-        self.suffix.train()
+        self._set_mode(training=True)
         losses, outputs, *grads = self._run(*rows, targets)
         return Computed(losses, outputs, dict(zip(self.weights, grads, strict=True)))
+
+    def _set_mode(self, *, training: bool) -> None:
+        """Set the mode of the suffix; where it has it, that takes as long as a small product."""
+        if self.suffix.training is not training:
+            self.suffix.train(training)
 
     def take(self, found: Computed, targets: Tensor) -> None:
         """Count a batch, and move every member's weights."""
@@ -151,7 +156,7 @@ class Block:
     @torch.no_grad()
     def judge(self, sums: Judging, rows: Rows, targets: Tensor) -> Judging:
         """Add a batch to sums over a split, in eval mode."""
-        self.suffix.eval()
+        self._set_mode(training=False)
         outputs = outputs_of(self.suffix, rows, len(self.members))
         sums.add(self.loss.judge(outputs, targets), outputs, targets)
         return sums

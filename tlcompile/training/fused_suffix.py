@@ -138,6 +138,8 @@ def bytes_a_sample(model: CompiledModel) -> int:
 def batched_suffix(model: CompiledModel, members: int, ways: Ways) -> Half:
     """Return what trains as a module of its own, with the weights of several members.
 
+    It is in train mode.
+
     Shape:
         in: one (N, D...), the same for all members   out: (K, N, C) or (K * N, C)
 
@@ -154,6 +156,7 @@ def batched_suffix(model: CompiledModel, members: int, ways: Ways) -> Half:
             owner, _, leaf = link.name.rpartition(".")
             old = half.get_submodule(link.name)
             _put(half.get_submodule(owner), leaf, _replaced(old, link, members, ways), old)
+    half.train()  # all of it: new modules and old ones are in one mode
     return half
 
 
