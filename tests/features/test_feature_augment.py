@@ -69,6 +69,7 @@ def test_the_draw_is_a_function_of_seed_epoch_and_batch(source: AugmentedSource)
     assert torch.equal(drawn(source), first)
     assert not torch.equal(drawn(source, epoch=1), first)
     assert not torch.equal(drawn(replace(source, seed=2)), first)
+    assert not torch.equal(drawn(replace(source, rank=1)), first), "another part of the batch"
     constant = Plain((torch.arange(32.0).repeat(2, 1),), torch.tensor([0, 1]))
     one, other = (
         rows[0] for rows, _ in replace(source, source=constant).batches([[0, 0], [1, 1]], 0)

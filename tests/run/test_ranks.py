@@ -24,6 +24,7 @@ from tlcompile.errors.ranks import (
     RankCrashedError,
     RankLostError,
 )
+from tlcompile.errors.run import NoDeviceError
 from tlcompile.recipe.load import load_recipe
 from tlcompile.recipe.sent import from_plain, to_plain
 from tlcompile.run import api, launch
@@ -116,6 +117,18 @@ def test_more_devices_than_there_are_is_refused(monkeypatch: pytest.MonkeyPatch)
         num_devices(make_recipe(run={"devices": 3}))
     assert caught.value.where is not None
     assert "run.devices=2" in caught.value.fix()
+
+
+def test_a_kind_of_device_that_is_not_there_is_told_with_those_that_are(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It was told to write run.devices=1."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    with pytest.raises(NoDeviceError) as caught:
+        num_devices(make_recipe(run={"device": "cuda"}))
+    assert caught.value.where is not None
+    assert "cpu" in caught.value.facts()["found"]
 
 
 def test_a_cpu_is_one_device_unless_more_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,45 @@ SHAPES: dict[str, dict[str, Any]] = {
     "swa": {"freeze": "bn1", "fine_tune": {"epochs": 3, "average": {"swa": {"start": 2}}}},
 }
 
+# All that draws, or keeps something between steps, beside the shapes above; they are slow.
+MORE: dict[str, dict[str, Any]] = {
+    "fp16": {"freeze": "bn1", "fine_tune": {"epochs": 3}, "run": {"precision": "fp16"}},
+    "changed features": {
+        "freeze": "bn1",
+        "features": {"augment": {"noise": 0.1, "dropout": 0.2, "mixup": 0.3}},
+        "fine_tune": {"epochs": 3, "accumulate": 2},
+    },
+    "mixed live images": {
+        "freeze": "bn1",
+        "features": {"cache": "off"},
+        "data": {"mix": {"mixup": 0.3, "cutmix": 1.0}, "augment": {"train": ["horizontal_flip"]}},
+        "fine_tune": {"epochs": 3},
+    },
+    "views, balanced": {
+        "freeze": "bn1",
+        "features": {"views": 3},
+        "data": {"augment": {"train": ["random_resized_crop"]}},
+        "fine_tune": {"epochs": 3, "sampling": "balanced"},
+    },
+    "pieces, mixed, two optimizers": {
+        "freeze": "none",
+        "data": {"mix": {"mixup": 0.3}},
+        "run": {"micro_batch": 3},
+        "fine_tune": {
+            "epochs": 2,
+            "average": {"ema": 0.9, "warmup": True},
+            "groups": {"conv1": {"optimizer": MOMENTUM}},
+        },
+    },
+    "phases, averaged": {
+        "fine_tune": {
+            "phases": training_runs.PHASES,
+            "average": {"swa": {"start": 1}},
+            "schedule": {"name": "plateau", "patience": 1},
+        },
+    },
+}
+
 
 @pytest.fixture(scope="module")
 def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -45,13 +84,16 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def recipe_of(pictures: Path, shape: str) -> Recipe:
-    given = SHAPES[shape]
+    given = (SHAPES | MORE)[shape]
     tune = {"optimizer": {"name": "adamw", "lr": 0.02}, "batch_size": 4, **given["fine_tune"]}
     return make_recipe(
         base={"model": "digits_net", "size": 8},
-        data={"folder": str(pictures)},
-        run={"workers": 0},
-        **{**given, "fine_tune": tune},
+        **{
+            **given,
+            "data": {"folder": str(pictures), **given.get("data", {})},
+            "run": {"workers": 0, **given.get("run", {})},
+            "fine_tune": tune,
+        },
     )
 
 
@@ -114,6 +156,14 @@ def test_stopped_at_some_places_and_every_edge(
     tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, shape: str
 ) -> None:
     check(tmp_path, pictures, monkeypatch, shape, 7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", MORE)
+def test_all_that_draws_is_drawn_again_as_it_was(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch, shape: str
+) -> None:
+    check(tmp_path, pictures, monkeypatch, shape, 3)
 
 
 @pytest.mark.slow

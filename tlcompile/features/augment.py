@@ -24,6 +24,7 @@ class AugmentedSource:
         noise: In standard deviations of the batch's own features.
         dropout: Share of the features that are set to 0; the others grow to keep the mean.
         seed: Of the draws.
+        rank: Of the process: each changes its own part of a batch.
 
     Source:
         Noise and point-wise changes on frozen features: FroFA, CVPR 2024.
@@ -33,6 +34,7 @@ class AugmentedSource:
     noise: float
     dropout: float
     seed: int
+    rank: int = 0
 
     @property
     def targets(self) -> Targets:
@@ -43,8 +45,12 @@ class AugmentedSource:
         """Yield (changed rows, targets) of each batch; those before `first` are skipped."""
         found = self.source.batches(batches, epoch, first)
         for number, (rows, targets) in enumerate(found, first):
-            random = generator(self.seed, "features", epoch, number)
+            random = generator(self.seed, "features", epoch, number, *self._own())
             yield tuple(self._changed(tensor, random) for tensor in rows), targets
+
+    def _own(self) -> tuple[int, ...]:
+        """Return what sets this process apart; the first draws what one process alone would."""
+        return (self.rank,) if self.rank else ()
 
     def _changed(self, tensor: Tensor, random: torch.Generator) -> Tensor:
         if not tensor.is_floating_point():

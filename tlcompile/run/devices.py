@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from tlcompile.errors.base import listed
 from tlcompile.model.compiled import CompiledModel, VertexRow
+from tlcompile.recipe.data import FeatureAugment
 from tlcompile.recipe.schema import Recipe
 from tlcompile.training.ranks import is_rank
 
@@ -20,7 +21,11 @@ def device_notes(recipe: Recipe, models: Iterable[CompiledModel]) -> list[str]:
         return []
     models = list(models)
     norms = _learning(models, lambda kind: "batchnorm" in kind)
-    random = _learning(models, lambda kind: any(word in kind for word in RANDOM))
+    random = [
+        *_learning(models, lambda kind: any(word in kind for word in RANDOM)),
+        *(["data.mix"] if recipe.data.mix is not None else []),
+        *(["features.augment"] if recipe.features.augment != FeatureAugment() else []),
+    ]
     size = recipe.fine_tune.batch_size
     who = "all GPUs of the machine" if devices == "auto" else f"{devices} devices"
     notes = [f"{who}, each with {size} images of a batch; the first one writes and speaks"]

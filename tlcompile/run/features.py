@@ -67,6 +67,7 @@ class SourceBuilder:
         shared: What the points of a sweep make once.
         describe: Names the rows of each boundary tensor; another may know them already.
         planned: Images a pass, where the plan of a sweep has decided that all rows are stored.
+        rank: Of the process, where several train together: each changes features by draws of its own.
 
     Attributes:
         precision: As it is computed: exact, fp32-fused or fast.
@@ -86,8 +87,9 @@ class SourceBuilder:
         shared: Own | None = None,
         describe: Callable[..., tuple[About, ...]] = describe,
         planned: int | None = None,
+        rank: int = 0,
     ) -> None:
-        self.planned = planned
+        self.planned, self.rank = planned, rank
         self.own, self.digests = own, digests
         self.shared, self.describe = shared or Own(), describe
         self.recipe, self.preprocessing, self.model = recipe, preprocessing, model
@@ -118,7 +120,9 @@ class SourceBuilder:
         augment = self.recipe.features.augment
         if "train" in found and self.model.boundary and (augment.noise or augment.dropout):
             seed = self.recipe.fine_tune.seed
-            found["train"] = AugmentedSource(found["train"], augment.noise, augment.dropout, seed)
+            found["train"] = AugmentedSource(
+                found["train"], augment.noise, augment.dropout, seed, self.rank
+            )
         return found
 
     def _stored(self, parts: list[Part]) -> dict[str, Source]:

@@ -79,8 +79,10 @@ def num_devices(recipe: Recipe) -> int:
         NoDeviceError: It has none of that kind.
         NotEnoughDevicesError: It has not so many.
     """
-    kind, wanted = choose_device(recipe).type, recipe.run.devices
+    kind, wanted = device_type(recipe), recipe.run.devices
     available = {"cuda": torch.cuda.device_count(), "mps": 1}.get(kind)
+    if available == 0:
+        choose_device(recipe)  # says which kinds there are
     if wanted == "auto":
         return available or 1
     if available is not None and wanted > available:

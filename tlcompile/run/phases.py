@@ -190,7 +190,7 @@ class Phases:
         with self._own_store() if own else contextlib.nullcontext() as store:
             builder = SourceBuilder(
                 recipe, self.opened.preprocessing, model, self.device, self.say,
-                self.precision, own=store, digests=self.digests, shared=self.shared,
+                self.precision, own=store, digests=self.digests, shared=self.shared, rank=self.ranks.rank,
                 describe=describe if own else partial(self.shared.describe, self.recipe, index),
             )  # fmt: skip
             try:
