@@ -10,6 +10,7 @@ import pytest
 from tiny import TinyNet, make_pictures, make_recipe
 
 import tlcompile
+from tlcompile.errors.resume import RunFinishedError
 
 NAMES = [
     "Bundle",
@@ -94,11 +95,15 @@ def test_overrides_beside_a_loaded_recipe_are_not_ignored() -> None:
         tlcompile.train(make_recipe(base={"model": "digits_net"}), ["fine_tune.epochs=1"])
 
 
-def test_a_folder_can_be_named(tmp_path: Path) -> None:
+def test_a_folder_can_be_named_once(tmp_path: Path) -> None:
     recipe = make_recipe(
         base={"model": "digits_net", "size": 16},
         data=str(make_pictures(tmp_path / "data", side=20)),
         fine_tune={"epochs": 1},
     )
     tlcompile.train(recipe, base=TinyNet(), folder=tmp_path / "mine")
-    assert (tmp_path / "mine" / "bundle" / "model.safetensors").is_file()
+    weights = tmp_path / "mine" / "bundle" / "model.safetensors"
+    before = weights.read_bytes()
+    with pytest.raises(RunFinishedError, match="mine-2"):
+        tlcompile.train(recipe, base=TinyNet(), folder=tmp_path / "mine")
+    assert weights.read_bytes() == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
@@ -197,14 +198,20 @@ def test_names_are_the_bases_and_those_that_the_run_added(place: Path) -> None:
     assert "block3.conv.weight" not in stages.frozen.tensors
 
 
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    """Return all of them: what the run trained, and what it left as it was."""
+    trained, frozen = run / "bundle" / "model.safetensors", run / "bundle" / "frozen.safetensors"
+    return load_file(trained) | (load_file(frozen) if frozen.exists() else {})
+
+
 def test_thawing_by_hand_and_again(place: Path) -> None:
     """Frozen tensors are byte-equal to the run's before; what is thawed moves."""
-    states = [load_file(run_of(place, "first") / "bundle" / "model.safetensors")]
+    states = [weights(run_of(place, "first"))]
     points = (("second", "first", "stem"), ("third", "second", "none"))
     for name, base, point in points:
         text = THAW.replace("runs/first", f"runs/{base}").replace("stem", point)
         folder, result = trained_on(text, f"{name}.yaml")
-        now = load_file(folder / "bundle" / "model.safetensors")
+        now = weights(folder)
         moved = {key for key in now if not torch.equal(now[key], states[-1][key])}
         frozen = set(result.model.frozen.tensors)
         assert moved == now.keys() - frozen
@@ -219,7 +226,7 @@ def test_a_width_that_the_run_changed_can_be_changed_again(place: Path) -> None:
         THAW.replace("{upto: stem}", "none") + "resize: {wide.linear: {out: 16, overlap: true}}\n"
     )
     folder, result = trained_on(wide, "narrow.yaml")
-    own = load_file(run_of(place, "first") / "bundle" / "model.safetensors")
+    own = weights(run_of(place, "first"))
     model = compile_recipe(load_recipe("narrow.yaml"))
     state = model.state_dict()
     assert torch.equal(state["wide.weight"], own["wide.weight"][:16])
@@ -250,9 +257,10 @@ def test_the_record_names_its_base_and_the_digest_of_its_weights(place: Path) ->
     folder, _ = trained_on(THAW)
     record = read_record(folder)
     assert record is not None
-    weights = entry_of((first / "bundle" / "model.safetensors").read_bytes())
+    files = [first / "bundle" / f"{name}.safetensors" for name in ("model", "frozen")]
+    digests = " ".join(entry_of(file.read_bytes()).sha256 for file in files)
     assert record["base"]["run"] == str(first.relative_to(place))
-    assert record["base"]["sha256"] == weights.sha256
+    assert record["base"]["sha256"] == hashlib.sha256(digests.encode()).hexdigest()
     assert record["base"]["model"] == "digits_net"
     assert not (read_record(first) or {})["ancestry"]
 
@@ -304,7 +312,7 @@ def test_a_run_is_never_written_over_its_base(place: Path) -> None:
     recipe = load_recipe(written(THAW))
     before = {p: p.read_bytes() for p in place.glob("runs/**/*") if p.is_file()}
     with pytest.raises(OwnBaseError):
-        train(recipe, folder=run_of(place, "first"))
+        train_recipe(recipe, run_of(place, "first"))
     assert before == {p: p.read_bytes() for p in place.glob("runs/**/*") if p.is_file()}
 
 

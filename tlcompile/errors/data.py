@@ -26,13 +26,14 @@ def quoted(path: str) -> str:
 class DataError(TLCompileError):
     """Images or folders are not as promised."""
 
+    exit_code: ClassVar[int] = 2  # as all that the recipe names and that is wrong or missing
+
 
 @dataclass(eq=False, kw_only=True)
 class MissingFolderError(DataError):
     """A folder is not there, or is a file; `near` are paths that are there."""
 
     slug: ClassVar[str] = "missing-folder"
-    exit_code: ClassVar[int] = 2
 
     path: str
     near: tuple[str, ...]
@@ -146,6 +147,7 @@ class ImageChangedError(DataError):
     """An image is not the one that was hashed when the run began."""
 
     slug: ClassVar[str] = "image-changed"
+    exit_code: ClassVar[int] = 1
 
     path: str
     found: str
@@ -265,7 +267,6 @@ class UnknownDatasetError(DataError):
     """The recipe names a data set that we do not know."""
 
     slug: ClassVar[str] = "unknown-dataset"
-    exit_code: ClassVar[int] = 2
 
     name: str
     names: tuple[str, ...]
@@ -286,7 +287,6 @@ class ViewCountError(DataError):
     """Flips alone make a fixed number of views; the recipe asks for another."""
 
     slug: ClassVar[str] = "view-count"
-    exit_code: ClassVar[int] = 2
 
     names: tuple[str, ...]
     found: int
@@ -313,7 +313,6 @@ class UnsupportedPreprocessingError(DataError):
     """The weights want their input prepared in a way that is not images in, one tensor out."""
 
     slug: ClassVar[str] = "unsupported-preprocessing"
-    exit_code: ClassVar[int] = 2
 
     weights: str
     preset: str

@@ -134,6 +134,26 @@ class RunBusyError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
+class RunFinishedError(RunError):
+    """A finished run lies where another was asked to go; `path` is its folder."""
+
+    slug: ClassVar[str] = "run-finished"
+    exit_code: ClassVar[int] = 2
+
+    path: Path
+
+    def headline(self) -> str:
+        return f"'{shown_path(self.path)}' holds a finished run"
+
+    def facts(self) -> dict[str, str]:
+        return {"kept": "nothing was overwritten"}
+
+    def fix(self) -> str:
+        beside = self.path.with_name(f"{self.path.name}-2")
+        return f"folder={str(beside)!r}, or leave folder out: the recipe's own, or one beside it"
+
+
+@dataclass(eq=False, kw_only=True)
 class OtherStateError(RunError):
     """What training has saved of its tensors does not fit those that train now.
 

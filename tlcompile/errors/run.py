@@ -90,7 +90,13 @@ class WriteFailedError(RunError):
         return {"found": one_line(self.reason, PATH_LIMIT), "kept": "what was there"}
 
     def fix(self) -> str:
+        if self.reason.startswith(_NO_PLACE):
+            return "write elsewhere: name a folder with run.output_dir=FOLDER, or a file with --out"
         return "look at the disk (dmesg, df), then run the same command again, or elsewhere"
+
+
+# The disk is sound: a folder cannot be made there, or something else has the name.
+_NO_PLACE = ("ENOENT", "EEXIST", "ENOTDIR", "EISDIR", "EROFS", "ENAMETOOLONG")
 
 
 @dataclass(eq=False, kw_only=True)
@@ -126,6 +132,7 @@ class NoDeviceError(RunError):
     """The device that was asked for is not in this machine."""
 
     slug: ClassVar[str] = "no-device"
+    exit_code: ClassVar[int] = 2
 
     wanted: str
     available: tuple[str, ...]
@@ -338,4 +345,4 @@ class NotABundleError(RunError):
         return {"missing": listed(self.missing)}
 
     def fix(self) -> str:
-        return "name the bundle/ folder of a finished run: runs/<name>/bundle"
+        return "name the folder of a finished run: runs/<name>"

@@ -35,7 +35,6 @@ class MissingColumnError(DataError):
     """A column that the recipe names, or expects, is not in the table's header."""
 
     slug: ClassVar[str] = "missing-column"
-    exit_code: ClassVar[int] = 2
 
     table: str
     name: str
@@ -52,6 +51,9 @@ class MissingColumnError(DataError):
     def fix(self) -> str:
         if len(self.columns) == 1 and any(mark in self.columns[0] for mark in ";\t"):
             return "separate the columns by commas: this table has one column alone"
+        if self.option == "data.split.column":
+            otherwise = "drop data.split.column: a share of the rows is drawn for val then"
+            return did_you_mean(self.name, self.columns, otherwise)
         # The first is most often the one of images, whatever it is called.
         named = self.columns[-1 if self.option != "data.image" else 0] if self.columns else "NAME"
         otherwise = f"name the column: {self.option}: {one_line(named)}"
@@ -111,9 +113,13 @@ class MissingMaskError(DataError):
     masks: tuple[str, ...]  # without an image
 
     def headline(self) -> str:
+        count, folder = len(self.images or self.masks), shown(self.folder)
         if self.images:
-            return f"{len(self.images)} images have no mask in '{shown(self.folder)}'"
-        return f"{len(self.masks)} masks in '{shown(self.folder)}' have no image"
+            whose = "1 image has" if count == 1 else f"{count} images have"
+            return f"{whose} no mask in '{folder}'"
+        return f"1 mask in '{folder}' has no image" if count == 1 else (
+            f"{count} masks in '{folder}' have no image"
+        )
 
     def facts(self) -> dict[str, str]:
         found = [shown(path) for path in self.images or self.masks]

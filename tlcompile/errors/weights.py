@@ -12,13 +12,14 @@ from tlcompile.errors.base import TLCompileError, did_you_mean, listed, nearest
 class WeightsError(TLCompileError):
     """Tensors do not fit, or cannot be had."""
 
+    exit_code: ClassVar[int] = 2
+
 
 @dataclass(eq=False, kw_only=True)
 class UnknownModelError(WeightsError):
     """A base model that the zoo does not have."""
 
     slug: ClassVar[str] = "unknown-model"
-    exit_code: ClassVar[int] = 2
 
     name: str
     models: tuple[str, ...]
@@ -39,7 +40,6 @@ class UnknownWeightsError(WeightsError):
     """Weights that this base model does not have."""
 
     slug: ClassVar[str] = "unknown-weights"
-    exit_code: ClassVar[int] = 2
 
     model: str
     name: str
@@ -62,7 +62,6 @@ class RandomFrozenError(WeightsError):
     """A base without weights is frozen: random features that never learn."""
 
     slug: ClassVar[str] = "random-and-frozen"
-    exit_code: ClassVar[int] = 2
 
     model: str
 
@@ -130,7 +129,6 @@ class WrongDtypeError(WeightsError):
     """A user's own module is not in single precision."""
 
     slug: ClassVar[str] = "wrong-dtype"
-    exit_code: ClassVar[int] = 2
 
     model: str
     found: str
@@ -172,7 +170,6 @@ class NotInstalledError(WeightsError):
     """A base model of a package that is not installed."""
 
     slug: ClassVar[str] = "not-installed"
-    exit_code: ClassVar[int] = 2
 
     what: str
     extra: str

@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import nn
 
 from tlcompile.errors.ranks import DevicesFromPythonError
+from tlcompile.errors.resume import RunFinishedError
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.load import complete, load_recipe
 from tlcompile.recipe.schema import Recipe
-from tlcompile.run.folder import find_generation, run_folder
+from tlcompile.run.folder import find_generation, read_record, run_folder
 from tlcompile.run.launch import num_devices
 from tlcompile.run.train import train_recipe
 from tlcompile.training.ranks import is_rank, join_ranks
@@ -39,6 +40,7 @@ def train(
 
     Raises:
         TypeError: Overrides beside a recipe that is loaded already.
+        RunFinishedError: A finished run lies in `folder`.
         TLCompileError: Anything that the recipe, the data or the machine has to mend.
     """
     overrides = tuple(overrides)
@@ -49,6 +51,8 @@ def train(
     recipe = complete(recipe)
     if num_devices(recipe) > 1 and not is_rank():
         raise DevicesFromPythonError(wanted=num_devices(recipe), key=("run", "devices"))
+    if folder is not None and read_record(Path(folder)) is not None:
+        raise RunFinishedError(path=Path(folder))
     ranks = join_ranks()
     own, _ = find_generation(run_folder(recipe), again=True)
     where = own if folder is None else Path(folder)
