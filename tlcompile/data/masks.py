@@ -22,6 +22,7 @@ from tlcompile.data.loading import Augmentations
 from tlcompile.data.samples import Samples
 from tlcompile.data.targets import Pair
 from tlcompile.data.threads import in_order
+from tlcompile.errors.base import raise_problems
 from tlcompile.errors.data import MissingFolderError, NoImagesError, UnreadableImagesError
 from tlcompile.errors.tables import BadMaskError, MissingMaskError
 from tlcompile.recipe.tasks import IGNORED
@@ -198,12 +199,27 @@ def _pairs(root: Path, channels: int) -> Samples:
     without = tuple(path for stem, path in by_image.items() if stem not in by_mask)
     alone = tuple(path for stem, path in by_mask.items() if stem not in by_image)
     if without or alone:
-        raise MissingMaskError(folder=str(masks), images=without, masks=alone)
+        missing = MissingMaskError(folder=str(masks), images=without, masks=alone)
+        there = [(mask, by_image[s]) for s, mask in by_mask.items() if s in by_image]
+        raise_problems([missing, *_bad_masks(there)])
     if len(by_image) < len(paths):  # a.jpg and a.png would share one mask
         twice = tuple(path for path in paths if path not in by_image.values())
         raise MissingMaskError(folder=str(masks), images=twice, masks=())
     samples = file_samples(tuple(by_image.values()), (), (), channels)
     return replace(samples, masks=tuple(by_mask[stem] for stem in by_image))
+
+
+def _bad_masks(pairs: Sequence[tuple[str, str]]) -> list[BadMaskError]:
+    """Return one error of all masks that are no maps of classes, or do not fit their image."""
+    bad = []
+    for mask, image in pairs:
+        try:
+            _highest(mask, read_bytes(image), None)
+        except BadMaskError as error:
+            bad += error.masks
+        except UnreadableImagesError as error:
+            bad.append((mask, f"its image cannot be read: {error.reason()}"))
+    return [BadMaskError(masks=tuple(bad))] if bad else []
 
 
 def _stem(path: str, root: Path) -> str:

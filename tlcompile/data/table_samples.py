@@ -57,9 +57,12 @@ def scan_table(
         BadCellError, Problems: Rows are wrong; all of them, each with line and column.
     """
     table = read_table(path)
-    rows = _Rows(table, root, answers)
-    rows.refuse(uneven(table))
-    rows.read(table.column(image, "data.image"), split)
+    torn = uneven(table)
+    rows = _Rows(_whole_rows(table), root, answers)
+    if rows.table.rows:
+        rows.read(table.column(image, "data.image"), split)
+    if torn or not {"all", "train"} & set(rows.splits):
+        rows.refuse([*torn, *rows.wrong])  # which classes there are is not known
     names = {name: rows.names(name) for name in answers}
     rows.refuse(rows.wrong)
     if rows.repeated:
@@ -71,6 +74,13 @@ def scan_table(
             _say_without_labels(found[word], answers, path, say)
     _refuse_label_without_rows(next(iter(found.values())), answers, path)
     return found
+
+
+def _whole_rows(table: Table) -> Table:
+    """Return a table without the rows that are longer or shorter than the header."""
+    whole = [row for row, cells in enumerate(table.rows) if len(cells) == len(table.header)]
+    rows = tuple(table.rows[row] for row in whole)
+    return replace(table, rows=rows, lines=tuple(table.lines[row] for row in whole))
 
 
 @dataclass
@@ -90,6 +100,10 @@ class _Rows:
         """Read every cell that counts; note what is wrong with it."""
         at = {name: self._columns(answer) for name, answer in self.answers.items()}
         fold = None if split is None else self.table.column(split, "data.split.column")
+        if fold is not None and not any(_names_split(cells[fold]) for cells in self.table.rows):
+            advice = "name another column, or drop data.split.column: a share is drawn for val then"
+            self._bad(0, fold, "no row says train, val or test", "the split of each row", advice)
+            return
         for row, cells in enumerate(self.table.rows):
             self.splits.append("all" if fold is None else self._split(row, fold, cells[fold]))
             for name, columns in at.items():
@@ -191,6 +205,11 @@ class _Rows:
                 where=self.table.where(row, column),
             )
         )
+
+
+def _names_split(cell: str) -> bool:
+    """Tell whether a cell is a split's name, or another word for one."""
+    return cell.strip() in SPLITS or cell.strip().lower() in _MEANT
 
 
 def labelled(

@@ -14,6 +14,7 @@ class DownloadError(DataError):
     """A data set's archive cannot be fetched."""
 
     slug: ClassVar[str] = "download"
+    exit_code: ClassVar[int] = 1
 
     url: str
     archive: str
@@ -34,6 +35,7 @@ class ChecksumError(DataError):
     """An archive is not the one whose digest we know."""
 
     slug: ClassVar[str] = "checksum"
+    exit_code: ClassVar[int] = 1
 
     archive: str
     found: str
@@ -63,6 +65,7 @@ class UnsafeArchiveError(DataError):
     """An archive wants to write outside of its folder, or to fill the disk; nothing is kept."""
 
     slug: ClassVar[str] = "unsafe-archive"
+    exit_code: ClassVar[int] = 1
 
     archive: str
     member: str
@@ -83,6 +86,7 @@ class UnpackError(DataError):
     """An archive ends early or does not decode; nothing is kept."""
 
     slug: ClassVar[str] = "unpack"
+    exit_code: ClassVar[int] = 1
 
     archive: str
     cause: str
@@ -102,6 +106,7 @@ class DatasetDownloadError(DataError):
     """A data set that a library downloads cannot be fetched; nothing is kept."""
 
     slug: ClassVar[str] = "dataset-download"
+    exit_code: ClassVar[int] = 1
 
     name: str
     cause: str

@@ -110,7 +110,11 @@ class UnknownClassError(DataError):
         }
 
     def fix(self) -> str:
-        otherwise = f"give '{one_line(self.names[0])}' training images, or leave it out"
+        name = self.names[0]
+        otherwise = f"give '{one_line(name)}' training images, or leave it out"
+        if self.place != "data.classes":  # a split; hidden folders are no classes
+            aside = f"mv {quoted(f'{self.place}/{name}')} {quoted(f'{self.place}/.{name}')}"
+            otherwise = f"give '{one_line(name)}' training images, or hide it:\n{aside}"
         return did_you_mean(self.names[0], self.classes, otherwise)
 
 

@@ -67,6 +67,25 @@ class MissingImageError(RunError):
 
 
 @dataclass(eq=False, kw_only=True)
+class NothingToPredictError(RunError):
+    """A folder to predict on has no image, at any depth."""
+
+    slug: ClassVar[str] = "nothing-to-predict"
+    exit_code: ClassVar[int] = 2
+
+    path: str
+
+    def headline(self) -> str:
+        return f"folder '{one_line(self.path, 400)}' has no image"
+
+    def facts(self) -> dict[str, str]:
+        return {"wanted": "at least one .jpg, .jpeg, .png, .webp, .bmp, .tif, .tiff or .gif file"}
+
+    def fix(self) -> str:
+        return "name an image, or a folder with images"
+
+
+@dataclass(eq=False, kw_only=True)
 class FileExistsAlreadyError(RunError):
     """A file would be overwritten."""
 
@@ -83,4 +102,4 @@ class FileExistsAlreadyError(RunError):
         return {"kept": "nothing was overwritten"}
 
     def fix(self) -> str:
-        return f"name another file with {self.flag}"
+        return f"name another place with {self.flag}"

@@ -117,8 +117,10 @@ class MissingMaskError(DataError):
         if self.images:
             whose = "1 image has" if count == 1 else f"{count} images have"
             return f"{whose} no mask in '{folder}'"
-        return f"1 mask in '{folder}' has no image" if count == 1 else (
-            f"{count} masks in '{folder}' have no image"
+        return (
+            f"1 mask in '{folder}' has no image"
+            if count == 1
+            else (f"{count} masks in '{folder}' have no image")
         )
 
     def facts(self) -> dict[str, str]:

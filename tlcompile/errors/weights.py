@@ -87,6 +87,7 @@ class WeightsFileError(WeightsError):
     path: str
     reason: str
     near: tuple[str, ...] = ()
+    inside: tuple[str, ...] = ()  # files of weights, where it is a folder
 
     def headline(self) -> str:
         return f"weights file '{self.path}' cannot be read"
@@ -98,6 +99,8 @@ class WeightsFileError(WeightsError):
         }
 
     def fix(self) -> str:
+        if self.inside:
+            return f"name a file of it: base.weights={self.inside[0]}"
         return did_you_mean(self.path, self.near, "check the path, and how the file was saved")
 
 

@@ -20,8 +20,11 @@ from tlcompile.bundle import Bundle, load_bundle
 from tlcompile.data.folder import ENDINGS, file_samples
 from tlcompile.data.loading import load_images
 from tlcompile.durable.files import write_file
-from tlcompile.errors.data import NoImagesError
-from tlcompile.errors.finding import FileExistsAlreadyError, MissingImageError
+from tlcompile.errors.finding import (
+    FileExistsAlreadyError,
+    MissingImageError,
+    NothingToPredictError,
+)
 from tlcompile.features.hard import EXACT, open_prefix
 from tlcompile.features.prefix import chunks_of
 from tlcompile.features.sources import trainable
@@ -96,7 +99,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
 
     Raises:
         MissingImageError: There is no such file or folder.
-        NoImagesError: A folder has no image.
+        NothingToPredictError: A folder has no image.
     """
     found: list[Path] = []
     for name in names:
@@ -104,7 +107,7 @@ def find_images(names: Sequence[str]) -> list[Path]:
         if path.is_dir():
             inside = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in ENDINGS]
             if not inside:
-                raise NoImagesError(path=str(path), loose=0)
+                raise NothingToPredictError(path=str(path))
             found += inside
         elif path.is_file():
             found.append(path)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tlcompile.data.answers import Answer
@@ -18,7 +18,7 @@ from tlcompile.data.samples import Samples, choose, unreadable
 from tlcompile.data.split import stratified_split
 from tlcompile.data.table import read_table
 from tlcompile.data.table_samples import scan_table
-from tlcompile.errors.base import TLCompileError, listed
+from tlcompile.errors.base import Problems, TLCompileError, listed
 from tlcompile.errors.data import DataError, MissingFolderError, UnreadableImagesError
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
@@ -178,7 +178,9 @@ def naming_all_bad(paths: Sequence[str], workers: int) -> Iterator[None]:
 
 
 def _placed(recipe: Recipe, error: TLCompileError) -> TLCompileError:
-    """Return an error of the data with its place in the recipe."""
+    """Return an error of the data with its place in the recipe; of several, each with its own."""
+    if isinstance(error, Problems):
+        return replace(error, errors=tuple(_placed(recipe, one) for one in error.errors))
     if error.where is None:
         error.key = error.key or ("data", _source(recipe) or "folder")
     return error.at(recipe.where(error.key))

@@ -47,6 +47,9 @@ def read_tensors(path: str) -> dict[str, torch.Tensor]:
 
 
 def _missing(file: Path) -> WeightsFileError:
+    if file.is_dir():
+        inside = sorted(str(path) for path in file.iterdir() if path.suffix in SUFFIXES)
+        return WeightsFileError(path=str(file), reason="it is a folder", inside=tuple(inside))
     if not file.parent.is_dir():
         return WeightsFileError(path=str(file), reason=f"there is no folder '{file.parent}'")
     others = [str(file.parent / other.name) for other in sorted(file.parent.iterdir())]
