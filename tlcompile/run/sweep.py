@@ -107,11 +107,6 @@ def _show(rows: Sequence[Point], path: Path, shared: Shared, mixed: Iterable[str
         say(line)
     say("")
     say(f"results     {path}")
-    _write_page(folder, shared)
-    return manifest.rows
-
-
-def _write_page(folder: Path, shared: Shared) -> None:
     try:
         page = write_sweep_report(path.parent, proved=partial(_proved, shared=shared))
         say(f"page        {page}")
