@@ -103,6 +103,13 @@ def test_a_point_that_was_over_when_it_trained_in_a_group_is_finished_alone(
     assert_as_alone(points, "sweep.fuse=off")
 
 
+def test_heads_of_two_layers_go_on_together(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mlp = "add.mlp={layer: linear, out: 5, activation: tanh, dropout: 0.2, inputs: flatten, feeds: fc}"
+    points = [(mlp, f"fine_tune.optimizer.lr={lr}", "fine_tune.epochs=2") for lr in (0.1, 0.01)]
+    cut_off(monkeypatch, points, 2)
+    assert_as_alone(points)
+
+
 def test_a_sweep_that_another_process_runs_is_refused(place: Path) -> None:
     """Two of them trained some points twice, and each called those failed that the other one had."""
     points = [("fine_tune.epochs=1",), ("fine_tune.epochs=2",)]

@@ -308,3 +308,17 @@ def test_a_stopped_point_goes_on(place: Path, monkeypatch: pytest.MonkeyPatch) -
     rows = run_points(POINTS[:3], recipes, folder=place / "sweeps" / "a")
     assert [row.state for row in rows] == ["finished"] * 3
     assert len(calls) == 4, "the finished one was not trained again"
+
+
+def test_points_of_different_images_in_one_table_are_told(
+    place: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished point stays when images come; its row stands beside those of others."""
+    recipes = [recipe(*p) for p in POINTS[1:3]]
+    run_points(POINTS[1:2], recipes[:1], folder=place / "sweep")
+    assert "different images" not in capsys.readouterr().out
+    (one,) = list(Path("pictures").rglob("0.png"))[:1]
+    one.with_name("new.png").write_bytes(one.read_bytes())
+    run_points(POINTS[1:3], recipes, folder=place / "sweep")
+    told = capsys.readouterr().out
+    assert f"warning     trained on different images: {' '.join(POINTS[1])}" in told

@@ -102,6 +102,15 @@ def test_what_is_no_chain_of_known_layers_trains_by_itself() -> None:
     assert "a layer BatchNorm2d" in fusion.alone[0]
 
 
+@pytest.mark.parametrize("more", [{"activation": "mish"}, {"activation": "relu", "dropout": 0.2}])
+def test_an_added_layer_with_what_follows_it_trains_as_one(more: dict[str, Any]) -> None:
+    """Its vertices are `mlp.linear` and `mlp.activation`; its module is `mlp`."""
+    mlp = {"layer": "linear", "out": 8, "inputs": "flatten", "feeds": "fc", **more}
+    recipes = [recipe({"optimizer": {**SGD, "lr": lr}}, add={"mlp": mlp}) for lr in (0.1, 0.2)]
+    models = [compile_recipe(one, num_classes=10) for one in recipes]
+    assert plan_fusion(recipes, models) == Fusion(((0, 1),), {})
+
+
 def test_convolution_heads_train_as_one() -> None:
     """Squeezenet's classifier: dropout, a convolution of 1 x 1, pooling over all places."""
     rates = [recipe({"optimizer": {**SGD, "lr": lr}}) for lr in (0.1, 0.2)]

@@ -7,7 +7,7 @@ import hashlib
 import os
 import re
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +32,7 @@ from tlcompile.run.shared import Shared
 from tlcompile.run.single import train_on
 from tlcompile.run.sweep_fused import Ended, train_fused
 from tlcompile.run.sweep_pass import share_rows
-from tlcompile.run.sweep_table import row_of, show_points
+from tlcompile.run.sweep_table import mixed_lines, row_of, show_points
 from tlcompile.run.train import train_recipe
 from tlcompile.sweep.fuse import plan_fusion
 from tlcompile.sweep.manifest import FAILED, Manifest, write_command
@@ -94,14 +94,17 @@ def run_points(
                 _run_elsewhere(rows, jobs, missing, noted, engine)
         finally:
             path = manifest.write()
-    _show(manifest.rows, path, shared)
+    mixed = mixed_lines(recipes, manifest.rows[len(earlier) :])
+    _show(manifest.rows, path, shared, mixed)
     return manifest.rows
 
 
-def _show(rows: Sequence[Point], path: Path, shared: Shared) -> None:
+def _show(rows: Sequence[Point], path: Path, shared: Shared, mixed: Iterable[str]) -> None:
     """Print the table, where it is, and where its page is."""
     say("")
     show_points(rows)
+    for line in mixed:
+        say(line)
     say("")
     say(f"results     {path}")
     try:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from tlcompile.errors.base import listed
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.schema import Recipe
+from tlcompile.run.folder import read_record
 from tlcompile.run.say import table
+from tlcompile.run.shared import images_key
 from tlcompile.sweep.manifest import FINISHED, PLANNED
 from tlcompile.sweep.points import Point
 from tlcompile.training.metrics import Score
@@ -38,6 +41,23 @@ def row_of(
         seconds=record["seconds"],
         folder=str(folder),
     )
+
+
+def mixed_lines(recipes: Sequence[Recipe], rows: Sequence[Point]) -> Iterator[str]:
+    """Yield a warning where points of one recipe for the images were trained on different ones.
+
+    A point that is finished stays, whatever has become of the images since: then the others differ.
+    """
+    found: dict[str, dict[str, str]] = {}  # images as written -> digest -> the first point
+    for recipe, row in zip(recipes, rows, strict=True):
+        record = read_record(Path(row.folder))
+        if record is not None:
+            digests = found.setdefault(str(images_key(recipe)), {})
+            digests.setdefault(str(record["images_sha256"]), " ".join(row.overrides))
+    for digests in found.values():
+        if len(digests) > 1:
+            yield f"warning     trained on different images: {listed(list(digests.values()), 4)}"
+            yield "            (--again trains finished points anew)"
 
 
 def show_points(rows: Sequence[Point]) -> None:

@@ -72,6 +72,12 @@ class _Link(NamedTuple):
         own = self.kind == "Dropout" or self.kind in BY_VECTORS | POOLS
         return self.kind in WEIGHTED or (own and self.form is not Form.SHARED)
 
+    def path(self, modules: Mapping[str, nn.Module]) -> str:
+        """Return where its module is: that of an added `mlp.linear` is `mlp`; '' where it has none."""
+        owner = self.name.rpartition(".")[0]
+        found = (path for path in (self.name, owner) if path in modules)
+        return next((path for path in found if type(modules[path]).__name__ == self.kind), "")
+
 
 def misfit(model: CompiledModel) -> str:
     """Say why what trains is no chain of layers that several members can train as one; else ''."""
@@ -88,7 +94,7 @@ def misfit(model: CompiledModel) -> str:
                 f"what trains has a layer {link.kind} of {link.shape}, and is no chain of linear "
                 "layers, convolutions and pooling"
             )
-        if link.is_replaced() and link.name not in modules:
+        if link.is_replaced() and not link.path(modules):
             return f"what trains uses a layer {link.kind} twice"
     return _misfit_of_tensors(half)
 
@@ -151,10 +157,12 @@ def batched_suffix(model: CompiledModel, members: int, ways: Ways) -> Half:
     half = copy.deepcopy(model.suffix_module())
     links = _chain(model)
     assert not isinstance(links, str)
+    modules = dict(half.named_modules())
     for link in links:
         if link.is_replaced():
-            owner, _, leaf = link.name.rpartition(".")
-            old = half.get_submodule(link.name)
+            path = link.path(modules)
+            owner, _, leaf = path.rpartition(".")
+            old = half.get_submodule(path)
             _put(half.get_submodule(owner), leaf, _replaced(old, link, members, ways), old)
     half.train()  # all of it: new modules and old ones are in one mode
     return half
