@@ -17,6 +17,7 @@ from tlcompile.data.masks import (
     with_mask_classes,
 )
 from tlcompile.data.samples import Samples
+from tlcompile.errors.base import Problems
 from tlcompile.errors.data import MissingFolderError, NoImagesError
 from tlcompile.errors.tables import BadMaskError, MissingMaskError
 from tlcompile.recipe.tasks import IGNORED
@@ -106,12 +107,24 @@ def test_all_bad_masks_are_named_at_once(tmp_path: Path) -> None:
 def test_images_and_masks_without_each_other(tmp_path: Path) -> None:
     pair(tmp_path, "a", blocks())
     put(tmp_path, "b.bmp", np.zeros((2, 2, 3)), folder="images")
-    with pytest.raises(MissingMaskError, match="1 images have no mask"):
+    with pytest.raises(MissingMaskError, match="1 image has no mask"):
         scan_masks(str(tmp_path), 3)
     put(tmp_path, "b.png", np.zeros((2, 2)))
     put(tmp_path, "c.png", np.zeros((2, 2)))
-    with pytest.raises(MissingMaskError, match="1 masks in"):
+    with pytest.raises(MissingMaskError, match=r"1 mask in .* has no image"):
         scan_masks(str(tmp_path), 3)
+
+
+def test_a_missing_mask_hides_no_bad_ones(tmp_path: Path) -> None:
+    pair(tmp_path, "a", blocks())
+    put(tmp_path, "a.png", np.zeros((1, 2)))  # of another size
+    put(tmp_path, "b.png", np.zeros((2, 2, 3)), folder="images")
+    with pytest.raises(Problems) as caught:
+        scan_masks(str(tmp_path), 3)
+    missing, bad = caught.value.errors
+    assert isinstance(missing, MissingMaskError)
+    assert isinstance(bad, BadMaskError)
+    assert [Path(path).stem for path, _why in bad.masks] == ["a"]
 
 
 def test_two_images_cannot_share_a_mask(tmp_path: Path) -> None:

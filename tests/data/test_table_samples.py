@@ -184,3 +184,22 @@ def test_of_very_many_bad_lines_the_first_are_shown(scan: Scan) -> None:
     assert len(found) == SHOWN + 1
     assert isinstance(found[-1], ManyBadCellsError)
     assert found[-1].count == SHOWN + 5
+
+
+def test_a_short_line_hides_nothing(scan: Scan) -> None:
+    text = "image,label\n0.png\n1.png,\nno.png,a\n2.png,b,c\n"
+    found = problems(scan, text)
+    assert [error.where.line for error in found if error.where] == [2, 3, 4, 5]
+    assert [error.problem for error in found] == [
+        "the line ends too early", "no label", "no such image", "the line goes on"
+    ]  # fmt: skip
+    assert len(problems(scan, "image,label\n0.png\n1.png\n")) == 2
+
+
+def test_a_column_that_is_no_split_is_told_once(scan: Scan) -> None:
+    text = "image,label\n0.png,a\n1.png,b\n2.png,a\n"
+    (error,) = problems(scan, text, split="label")
+    assert error.problem == "no row says train, val or test"
+    assert "drop data.split.column" in error.advice
+    (one, *_others) = problems(scan, "image,label,fold\n0.png,a,training\n", split="fold")
+    assert one.advice == "write train"

@@ -101,6 +101,10 @@ REFUSALS: list[tuple[str, str, list[str]]] = [
     ),
     ("wrong-inputs", "add: {extra: @{layer: dropout, inputs: [stem, down]}}", ["2 inputs", "1 input"]),
     ("wrong-inputs", "add: {extra: @{layer: dropout}}", ["found   none"]),
+    ("no-effect", "freeze: @extra\nadd: {extra: {layer: linear, out: 3, inputs: flatten}}",
+     ["'extra' is new", "freeze: head"]),
+    ("no-effect", "freeze: {only: @extra}\nadd: {extra: {layer: linear, out: 3, inputs: flatten}}",
+     ["'extra' is new"]),
     ("wrong-inputs", "add: {extra: @{layer: concat, inputs: stem}}", ["2 inputs or more"]),
     (
         "shape-mismatch",
@@ -315,3 +319,18 @@ def test_nobody_says_how_many_classes_there_are() -> None:
     assert kept.summary.vertices[-1].shape == "(N, 10)"
     named = recipe_of(SMALL + "data: {folder: nowhere, classes: [a, b, c]}\n")
     assert compile_recipe(named, base=Chain()).summary.vertices[-1].shape == "(N, 3)"
+
+
+def test_images_that_are_too_small_for_the_base_are_told_at_their_size() -> None:
+    with pytest.raises(TLCompileError) as caught:
+        compile_recipe(recipe_of("base: {model: own, size: 10}"), base=plain_model("squeezenet1_0"))
+    assert str(caught.value).startswith("tiny.yaml:1:26: 'features.6' (MaxPool2d)")
+    assert "larger images with base.size" in caught.value.fix()
+
+
+def test_channels_that_do_not_fit_are_told_by_their_number() -> None:
+    error, place = refused(
+        f"{BASE}remove: {{features.3: @bypass}}", lambda: plain_model("squeezenet1_0")
+    )
+    assert str(error.where) == place
+    assert error.facts()["wanted"] == "128 channels"

@@ -133,3 +133,37 @@ def test_a_value_in_the_place_of_a_section_is_told_what_to_write(
     with pytest.raises(BadValueError) as caught:
         make_recipe(**{section: value})
     assert caught.value.fix() == fix
+
+
+FIXES = {
+    "a whole number": ("base: a\nfine_tune: {epochs: many}", "write epochs: 10"),
+    "text without a default": ("base: {model: [3]}", "write model: resnet18"),
+    "a name with a slash": ("base: a\nname: a/b", "write name: a_b"),
+    "no base": ("freeze: a", "add base: {model: resnet18}"),
+    "no width": (
+        "base: a\nadd: {x: {layer: linear, inputs: y}}", "add out: classes to add.x"
+    ),
+    "no kind of layer": ("base: a\nadd: {x: {inputs: y}}", "add layer: linear to add.x"),
+    "no step": (
+        "base: a\nfine_tune: {schedule: {name: step}}", "add every: 2 to fine_tune.schedule"
+    ),
+    "no steps": (
+        "base: a\nfine_tune: {schedule: {name: multistep}}",
+        "add at: [2, 4] to fine_tune.schedule",
+    ),
+    "a rate of an optimizer": ("base: a\nfine_tune: {optimizer: {rate: 1}}", "write lr"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", FIXES)
+def test_a_fix_can_be_pasted(tmp_path: Path, case: str) -> None:
+    text, fix = FIXES[case]
+    (error,) = refused(tmp_path, text)
+    assert error.fix() == fix
+    assert "should match" not in str(error)
+
+
+def test_views_without_augmentation_are_told_at_their_line(tmp_path: Path) -> None:
+    (error,) = refused(tmp_path, "base: a\ndata: x\nfeatures:\n  views: 4")
+    assert str(error.where).endswith("r.yaml:4:10")
+    assert "keys that go together" not in str(error)

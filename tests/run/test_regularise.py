@@ -47,7 +47,9 @@ def train(folder: Path, pictures: Path, tune: dict[str, Any], **sections: Any) -
 
 
 def weights(folder: Path, which: str = "last") -> dict[str, Tensor]:
-    return load_file(folder / which / "model.safetensors")
+    names = ("model.safetensors", "frozen.safetensors")
+    files = [folder / which / name for name in names if (folder / which / name).exists()]
+    return {name: tensor for file in files for name, tensor in load_file(file).items()}
 
 
 @pytest.fixture(scope="module")

@@ -43,6 +43,16 @@ def test_as_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert data["seconds"]["shared"] <= data["seconds"]["alone"] <= data["seconds"]["naive"]
 
 
+def test_freeze_points_that_are_one_under_two_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = "-m", "freeze.upto=block2,stage1,stem", "fine_tune.seed=1,2"
+    told = planned(tmp_path, capsys, *words)
+    assert told.count("same  ") == 1
+    assert "freeze.upto=stage1 freezes what freeze.upto=block2 freezes: drop one" in told
+    assert len(json.loads(planned(tmp_path, capsys, "--json", *words))["same"]) == 1
+
+
 def test_rows_beyond_the_budget(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = planned(tmp_path, capsys, *SWEEP, "run.cache_budget=200kB")
     assert "live        stem.relu: beyond run.cache_budget" in told

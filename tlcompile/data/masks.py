@@ -211,7 +211,7 @@ def _pairs(root: Path, channels: int) -> Samples:
 
 def _bad_masks(pairs: Sequence[tuple[str, str]]) -> list[BadMaskError]:
     """Return one error of all masks that are no maps of classes, or do not fit their image."""
-    bad = []
+    bad: list[tuple[str, str]] = []
     for mask, image in pairs:
         try:
             _highest(mask, read_bytes(image), None)

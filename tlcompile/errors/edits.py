@@ -294,7 +294,8 @@ class WrongWidthError(GraphError):
 
     def fix(self) -> str:
         if self.task == "segmentation":
-            return "take a base that returns a map: base.model: lraspp_mobilenet_v3_large"
+            map_of_ours = "or add conv2d and upsample, as docs/data.md shows under Masks"
+            return f"write base: {{model: lraspp_mobilenet_v3_large}} alone, {map_of_ours}"
         if self.wide:
             return f"write out: {self.wide} on that layer"
         return "write out: classes on that layer, or head: auto"

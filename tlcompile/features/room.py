@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
-from tlcompile.errors.features import CacheFullError, OverBudgetError
+from tlcompile.durable.files import make_folder
+from tlcompile.errors.features import CacheFullError, CacheNotWritableError, OverBudgetError
+from tlcompile.errors.run import NoPermissionError, WriteFailedError
 from tlcompile.features.extract import missing, whole
 from tlcompile.store.store import FeatureSet, Keys, Store
 
@@ -26,6 +27,7 @@ def make_room(store: Store, wanted: Wanted, budget: int) -> None:
     Raises:
         OverBudgetError: The budget is too small for these rows alone.
         CacheFullError: The disk is.
+        CacheNotWritableError: The folder is not there, and cannot be made.
         RunError: The disk did not let us evict.
     """
     needed = sum(one.row_bytes * len(missing([one], keys)) for one, keys in wanted)
@@ -37,10 +39,11 @@ def make_room(store: Store, wanted: Wanted, budget: int) -> None:
     for one, _ in wanted:
         one.mark_used()
     store.collect(budget - needed)
-    free = shutil.disk_usage(_there(store.cache)).free
+    try:
+        make_folder(store.cache)
+    except (WriteFailedError, NoPermissionError) as error:
+        reason = getattr(error, "reason", "no permission")
+        raise CacheNotWritableError(path=store.cache, reason=reason) from error
+    free = shutil.disk_usage(store.cache).free
     if needed > free:
         raise CacheFullError(path=store.cache, needed_bytes=needed, free_bytes=free)
-
-
-def _there(folder: Path) -> Path:
-    return next(path for path in (folder, *folder.absolute().parents) if path.is_dir())

@@ -15,7 +15,7 @@ from typing import Any
 from tlcompile.durable.files import append_line, make_folder, write_file
 from tlcompile.durable.locks import take_lock
 from tlcompile.errors.resume import RunBusyError
-from tlcompile.errors.run import WriteFailedError
+from tlcompile.errors.run import RunError, WriteFailedError
 from tlcompile.model.compiled import TensorRow
 from tlcompile.recipe.finished import find_run, read_run
 from tlcompile.recipe.scalars import to_yaml
@@ -118,6 +118,20 @@ def only_here(folder: Path) -> Iterator[None]:
         raise RunBusyError(path=folder)
     with lock:
         yield
+
+
+def make_run_folder(recipe: Recipe, folder: Path) -> None:
+    """Make a run's folder; what keeps it from being made is told of `run.output_dir`.
+
+    Raises:
+        RunError: It cannot be made there.
+    """
+    key = ("run", "output_dir")
+    try:
+        make_folder(folder)
+    except RunError as error:
+        error.key = key
+        raise error.at(recipe.where(key) if recipe.writes(key) else None) from error.__cause__
 
 
 def begin(

@@ -37,6 +37,7 @@ from tlcompile.run.train import train_recipe
 from tlcompile.sweep.fuse import plan_fusion
 from tlcompile.sweep.manifest import FAILED, Manifest, write_command
 from tlcompile.sweep.points import Point
+from tlcompile.sweep.same import same_points
 from tlcompile.training.ranks import ALONE
 
 AT_ONCE = 64  # points that train as one: each has its folder locked, its tables open
@@ -76,6 +77,8 @@ def run_points(
     """
     shared = shared or Shared()
     prove_all(recipes, shared)
+    for line in same_points(points, recipes, [_proved(recipe, shared) for recipe in recipes]):
+        say(f"same        {line}")
     folder = folder or sweep_folder(recipes)
     if engine is not None:
         engine.check()

@@ -26,6 +26,7 @@ from tlcompile.sweep.costs import Need
 from tlcompile.sweep.fuse import Fusion, plan_fusion
 from tlcompile.sweep.plan import Boundary, SweepPlan, plan_sweep
 from tlcompile.sweep.rates import measure_rates
+from tlcompile.sweep.same import same_points
 from tlcompile.zoo.open import open_base
 
 TRAIN, VAL = 1000, 250  # images, where they are not there to be counted
@@ -37,14 +38,15 @@ def show_sweep(path: str, words: Sequence[str], *, as_json: bool) -> int:
     overrides, for_hydra, _ = split_arguments(list(words))
 
     def planned(points: list[tuple[str, ...]], recipes: list[Recipe], **_how: Any) -> list[object]:
-        plan, fusion, counted = plan_recipes(recipes)
+        plan, fusion, same, counted = plan_recipes(recipes, points)
         if as_json:
             alone = {str(place + 1): reason for place, reason in fusion.alone.items()}
             names = [" ".join(point) for point in points]
             found = {**plan.as_json(), "names": names, "alone": alone, "images_known": counted}
+            found["same"] = same
             say(json.dumps(found, indent=1))
         else:
-            say(sweep_text(plan, fusion, counted=counted))
+            say(sweep_text(plan, fusion, same, counted=counted))
         return []
 
     session = open_session(path, overrides, run_one=lambda _recipe: None, run_points=planned)
@@ -65,8 +67,10 @@ class _ByName(Own):
         return describe(model, tensors=NamedTensors(model), **how)
 
 
-def plan_recipes(recipes: Sequence[Recipe]) -> tuple[SweepPlan, Fusion, bool]:
-    """Plan a sweep on meta; tell whether its images could be counted.
+def plan_recipes(
+    recipes: Sequence[Recipe], points: Sequence[tuple[str, ...]]
+) -> tuple[SweepPlan, Fusion, list[str], bool]:
+    """Plan a sweep on meta; tell which points are the same, and whether images could be counted.
 
     Raises:
         Problems: Points that cannot be compiled, or could not be trained.
@@ -89,7 +93,7 @@ def plan_recipes(recipes: Sequence[Recipe]) -> tuple[SweepPlan, Fusion, bool]:
     rates, budget = measure_rates(choose_device(first)), parse_bytes(first.run.cache_budget)
     fusion = plan_fusion(recipes, firsts)
     plan = plan_sweep(needs, points=len(recipes), rates=rates, budget=budget, groups=fusion.groups)
-    return plan, fusion, known
+    return plan, fusion, same_points(points, recipes, firsts), known
 
 
 def _opened(recipe: Recipe) -> Any:
@@ -122,12 +126,13 @@ def _stand_ins() -> dict[str, Samples]:
     return {"train": some(TRAIN), "val": some(VAL)}
 
 
-def sweep_text(plan: SweepPlan, fusion: Fusion, *, counted: bool) -> str:
+def sweep_text(plan: SweepPlan, fusion: Fusion, same: Sequence[str], *, counted: bool) -> str:
     """Return the plan as text."""
     lines = []
     if plan.boundaries:
         lines += [*table_lines(COLUMNS, [_cells(one) for one in plan.boundaries]), ""]
     lines += [f"{'points':<12}{plan.points}"]
+    lines += [f"{'same':<12}{line}" for line in same]
     lines += [f"{'fused':<12}{line}" for line in fusion.lines()]
     lines += [f"{'passes':<12}{line}" for line in _passes(plan)]
     if not counted:

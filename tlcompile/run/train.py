@@ -12,12 +12,11 @@ from typing import Any
 
 from torch import nn
 
-from tlcompile.durable.files import make_folder
 from tlcompile.durable.generations import sweep_temporaries
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.recipe.schema import Recipe
 from tlcompile.run.finishing import finish
-from tlcompile.run.folder import add_row, begin, only_here
+from tlcompile.run.folder import add_row, begin, make_run_folder, only_here
 from tlcompile.run.live import live
 from tlcompile.run.opening import conditions_of, open_run
 from tlcompile.run.phases import Phases
@@ -97,7 +96,7 @@ def train_recipe(
     models, state = phases.models, phases.state
     plan = plan_text(recipe, make_plan(recipe, models[0], phases.splits.sizes(), models[1:]))
     show(plan)
-    make_folder(folder)
+    make_run_folder(recipe, folder)
     with only_here(folder) if ranks.is_first else contextlib.nullcontext():
         if ranks.is_first:
             sweep_temporaries(folder)  # of a process that was killed
