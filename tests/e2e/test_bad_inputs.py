@@ -73,14 +73,14 @@ CASES = {
     ),
     "hydra node": Bad("fine_tune", "hydra", 2, (r"^r\.yaml:7:1: ", "hydra")),
     "not yaml": Bad("{model: digits_net}", "{model: digits_net", 2, (r"^r\.yaml:\d+:\d+: ",)),
-    "unknown class": Bad('"7"', '"x"', 1, (r"^r\.yaml:5:23: class 'x'",)),
+    "unknown class": Bad('"7"', '"x"', 2, (r"^r\.yaml:5:23: class 'x'",)),
     "too many of a class": Bad(
-        "per_class: 4", "per_class: 4000", 1, (r"^r\.yaml:6:14: class '5'", "write per_class: 14")
+        "per_class: 4", "per_class: 4000", 2, (r"^r\.yaml:6:14: class '5'", "write per_class: 14")
     ),
     "missing weights": Bad(
         "digits_net}",
         "digits_net, weights: no.safetensors}",
-        1,
+        2,
         (r"^r\.yaml:1:36: .*no\.safetensors", "no such file"),
     ),
     "unknown weights": Bad(
@@ -89,8 +89,26 @@ CASES = {
     "wrong weights": Bad(
         "digits_net}",
         "digits_net, weights: other.safetensors}",
-        1,
+        2,
         (r"^r\.yaml:1:36: .*other\.safetensors",),
+    ),
+    "a folder of weights": Bad(
+        "digits_net}",
+        "digits_net, weights: ./}",
+        2,
+        ("it is a folder", r"name a file of it: base\.weights=other\.safetensors"),
+    ),
+    "a class of val alone": Bad(
+        *PICTURES[:1],
+        "data: strange\n",
+        2,
+        (r"^r\.yaml:3:7: class 'wasps' of strange/val", "mv strange/val/wasps strange/val/.wasps"),
+    ),
+    "results into a file": Bad(
+        "freeze:",
+        "run: {output_dir: r.yaml}\nfreeze:",
+        74,
+        (r"^r\.yaml:2:19: 'r\.yaml' could not be written", "write elsewhere.*run.output_dir"),
     ),
     "frozen without weights": Bad(
         "digits_net}",
@@ -112,14 +130,14 @@ CASES = {
         "dataset: digits", "dataset: digits\n  folder: pictures", 2, (r"drop one",)
     ),
     "empty class": Bad(
-        *PICTURES[:1], "data: hollow\n", 1, (r"^r\.yaml:3:7: class 'empty' has no image",)
+        *PICTURES[:1], "data: hollow\n", 2, (r"^r\.yaml:3:7: class 'empty' has no image",)
     ),
     "bad images": Bad(
         *PICTURES,
-        1,
+        2,
         (r"^r\.yaml:3:7: 3 images cannot be read", "ants/0.png", "ants/5.png", "bees/2.png"),
     ),
-    "bad images, live": Bad(*PICTURES, 1, (r"3 images cannot be read",), ("freeze=none",)),
+    "bad images, live": Bad(*PICTURES, 2, (r"3 images cannot be read",), ("freeze=none",)),
     "binary with three": Bad(
         "freeze:",
         "task: binary\nfreeze:",
@@ -152,7 +170,7 @@ CASES = {
     ),
     "unknown option": Bad("", "", 2, ("there is no option '--agian'",), ("--agian",)),
     "no such device": Bad(
-        "", "", 1, (r"^command line:1:12: this machine has no device 'mps'",), ("run.device=mps",)
+        "", "", 2, (r"^command line:1:12: this machine has no device 'mps'",), ("run.device=mps",)
     ),
     "loss that is no number": Bad(
         "epochs: 1",
@@ -174,6 +192,8 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_bytes(path.read_bytes()[:200])
     make_pictures(tmp_path / "hollow", side=20)
     (tmp_path / "hollow" / "empty").mkdir()
+    make_pictures(tmp_path / "strange" / "train", side=20)
+    make_pictures(tmp_path / "strange" / "val", ("ants", "bees", "wasps"), count=1, side=20)
     (tmp_path / "other.safetensors").write_bytes(save(nn.Linear(3, 2).state_dict()))
     return tmp_path
 
@@ -261,10 +281,12 @@ def test_evaluate_and_predict_name_what_is_missing(
     table: list[tuple[list[str], int, str]] = [
         (["evaluate", "rnus/x"], 2, "there is no run 'rnus/x'"),
         (["predict", "r-", "nothing.png"], 2, "there is no file or folder 'nothing.png'"),
-        (["predict", "r-", "pictures"], 1, "3 images cannot be read"),
-        (["predict", "pictures", "hollow"], 2, "is not a saved bundle"),
+        (["predict", "r-", "pictures"], 2, "3 images cannot be read"),
+        (["predict", "r-", "hollow/empty"], 2, "folder 'hollow/empty' has no image"),
+        (["predict", "r-", "hollow/ants/0.png", "--out", "r.yaml/x.csv"], 74, "write elsewhere"),
+        (["predict", "pictures", "hollow"], 2, "name the folder of a finished run: runs/<name>"),
         (["evaluate", "r-", "nowhere"], 2, "there is no folder 'nowhere'"),
-        (["evaluate", "r-", "hollow"], 1, "has no image in"),
+        (["evaluate", "r-", "hollow"], 2, "has no image in"),
         (["init", "--base", "resnet81", "--data", "pictures"], 2, "resnet"),
         (["zoo", "resnet81"], 2, "resnet18"),
     ]

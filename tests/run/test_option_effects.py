@@ -29,7 +29,7 @@ def train(folder: Path, pictures: Path, **sections: Any) -> RunResult:
     tune = {"batch_size": 4, "optimizer": SGD, "schedule": "constant"}
     tune |= sections.pop("fine_tune", {})
     tune |= {} if "phases" in tune else {"epochs": 1, **tune}
-    sections = {"freeze": "bn1", **sections}
+    sections = sections if "phases" in tune else {"freeze": "bn1", **sections}
     sections["data"] = {"folder": str(pictures), **sections.get("data", {})}
     recipe = make_recipe(
         base={"model": "digits_net", "size": 16, **sections.pop("base", {})},

@@ -280,7 +280,7 @@ def test_a_group_that_is_stopped_goes_on_to_the_bit(
 
 
 def test_a_signal_in_the_step_in_which_a_point_fails_saves_the_others(
-    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = ("fine_tune.optimizer={name: adamw, lr: 1e6, weight_decay: 1e6}", "fine_tune.epochs=8")
     points = (*POINTS[:2], bad)
@@ -297,6 +297,7 @@ def test_a_signal_in_the_step_in_which_a_point_fails_saves_the_others(
     ]
     rows = swept(tmp_path / "stopped", points=points)
     assert [row.state for row in rows] == ["finished", "finished", "failed"]
+    assert capsys.readouterr().out.count("resumed     epoch 3, step 2") == 2
     for point in POINTS[:2]:
         mine, theirs = (contents(one / point[0]) for one in (tmp_path / "stopped", whole))
         assert {**mine, "events.jsonl": []} == {**theirs, "events.jsonl": []}

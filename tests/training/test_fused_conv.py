@@ -9,7 +9,7 @@ import pytest
 import torch
 from graph.tiny import recipe_of
 from torch import Tensor, nn
-from training.fused_members import assert_as_alone, drawn, member, same_weights, trained
+from training.fused_members import assert_as_alone, drawn, member, trained
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.data.targets import TensorTargets
@@ -82,13 +82,13 @@ def test_channels_that_come_last_are_added_up_as_alone() -> None:
     assert_as_alone(model, members, source(37, 0, last), source(13, 1, last))
 
 
-@pytest.mark.parametrize("batch", [3, 16])
-def test_gradients_are_those_of_each_alone(batch: int) -> None:
-    """One sample a thread or a library: convolutions of 1 x 1 change kernels at 16 samples."""
-    layer, members = nn.Conv2d(64, 10, 1), 5
-    rows = torch.randn(batch, 64, 13, 13)
+@pytest.mark.parametrize(("batch", "width", "side"), [(8, 6, 7), (16, 64, 13)])
+def test_gradients_are_those_of_each_alone(batch: int, width: int, side: int) -> None:
+    """Below 16 samples torch computes convolutions of 1 x 1 by another library."""
+    layer, members = nn.Conv2d(width, 10, 1), 5
+    rows = torch.randn(batch, width, side, side)
     every = MemberConv(layer, members, Ways(), is_shared=True)
-    grad = torch.randn(batch, 10, 13, 13)
+    grad = torch.randn(batch, 10, side, side)
     out = every(rows)
     out.backward(grad.repeat(members, 1, 1, 1))
     alone = layer(rows)
@@ -111,9 +111,9 @@ def test_members_draw_the_mask_that_each_draws_alone() -> None:
     trained(trainer)
     dropped = FusedTrainer(model, source(37, 0), None, [member(model, "0.01", lr=0.01)])
     trained(dropped)
-    names = {name.replace("top.0", "top") for name in trainer.weights("0.01")}
-    assert names == {name.replace("top.0", "top") for name in dropped.weights("0.01")}
-    assert not same_weights(trainer.weights("0.01"), dropped.weights("0.01"))
+    assert not all(
+        map(torch.equal, trainer.weights("0.01").values(), dropped.weights("0.01").values())
+    )
 
 
 @pytest.mark.parametrize(

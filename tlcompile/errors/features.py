@@ -49,10 +49,7 @@ class CacheNotWritableError(RunError):
         return f"features cannot be stored in '{shown_path(self.path)}'"
 
     def facts(self) -> dict[str, str]:
-        return {
-            "found": one_line(self.reason, PATH_LIMIT),
-            "wanted": "a folder that this user may write",
-        }
+        return {"found": one_line(self.reason, PATH_LIMIT)}
 
     def fix(self) -> str:
         return ELSEWHERE
