@@ -7,6 +7,7 @@ from typing import get_args
 
 import pytest
 from page_blocks import block_of
+from PIL import Image
 from tiny import make_pictures
 
 from tlcompile.recipe.data import Dataset
@@ -31,6 +32,16 @@ def birds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     table = "image,species,grams,part\n" + "\n".join(rows) + "\n"
     Path("birds/birds.csv").write_text(table)
     monkeypatch.setenv("TLCOMPILE_CACHE", str(tmp_path / "cache"))
+
+
+def test_classifier_with_a_map_trains_as_it_stands() -> None:
+    for kind, mode in (("images", "RGB"), ("masks", "L")):
+        Path("streets", kind).mkdir(parents=True)
+        for number in range(10):
+            colour = (9, 9, 9) if kind == "images" else number % 2
+            Image.new(mode, (12, 12), colour).save(f"streets/{kind}/{number}.png")
+    Path("streets.yaml").write_text(block("map"))
+    assert main(["train", "streets.yaml", "fine_tune.epochs=1"]) == 0
 
 
 @pytest.mark.parametrize("mark", ["table", "outputs"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tiny import make_pictures
 
 from tlcompile.run.cli import main
 
@@ -79,8 +80,10 @@ def test_weights_of_a_class_that_the_data_have_not_are_found_before_training(
 ) -> None:
     text = "base: digits_net\ndata: {dataset: digits}\nfine_tune: {class_weights: {cat: 3.0}}\n"
     Path("r.yaml").write_text(text)
-    assert main([verb, "r.yaml"]) == 1
-    assert "class 'cat' of fine_tune.class_weights" in capsys.readouterr().err
+    assert main([verb, "r.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert "class 'cat' of fine_tune.class_weights" in said
+    assert "mv " not in said
     Path("r.yaml").write_text(text.replace("dataset: digits", "folder: absent"))
     assert main([verb, "r.yaml"]) == 0, "without images nobody knows"
 
@@ -92,3 +95,38 @@ def test_a_line_that_train_refuses_has_no_plan(
     Path("r.yaml").write_text(text)
     assert main(["plan", "r.yaml"]) == 2
     assert "features.cache has no effect" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("verb", ["check", "plan"])
+def test_what_train_needs_and_is_not_there_is_told(
+    place: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    absent = "data.folder: there is no folder 'pictures', which train needs"
+    unused = "data.split is not used: there are validation images of their own"
+    weights = "base.weights: there is no file 'w.safetensors', which train needs"
+    text = "base: {model: digits_net, weights: w.safetensors}\ndata: {folder: pictures, split: {val: 0.3}}\n"
+    Path("r.yaml").write_text(text)
+    assert main([verb, "r.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert [absent in told, unused in told, weights in told] == [True, False, True]
+    for split in ("train", "val"):
+        make_pictures(Path("pictures") / split, count=2)
+    Path("r.yaml").write_text(text.replace(", weights: w.safetensors", ""))
+    assert main([verb, "r.yaml"]) == 0
+    told = capsys.readouterr().out
+    assert [absent in told, unused in told, weights in told] == [False, True, False]
+
+
+@pytest.mark.parametrize("verb", ["check", "plan"])
+def test_a_class_that_the_folder_has_not_is_refused_where_it_is_there(
+    place: Path, capsys: pytest.CaptureFixture[str], verb: str
+) -> None:
+    Path("r.yaml").write_text(
+        "base: digits_net\ndata: {folder: pictures, classes: [ants, wasps]}\n"
+    )
+    assert main([verb, "r.yaml"]) == 0
+    make_pictures(Path("pictures"), count=2)
+    capsys.readouterr()
+    assert main([verb, "r.yaml"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("r.yaml:2:42: class 'wasps' of data.classes")

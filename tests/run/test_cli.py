@@ -111,7 +111,7 @@ def test_train_twice_again_evaluate_predict(
     names = {path.name for path in folder.iterdir()}
     assert names == {
         "recipe.yaml", "record.json", "plan.txt", "tensors.csv", "metrics.csv", "bundle", "last",
-        "classes.csv", "confusion.csv", "events.jsonl",
+        "classes.csv", "confusion.csv", "events.jsonl", "report.html",
     }  # fmt: skip
     with (folder / "tensors.csv").open() as file:
         tensors = {row["tensor"]: row for row in csv.DictReader(file)}

@@ -104,6 +104,16 @@ def test_what_a_schedule_does_not_reach_is_a_note(schedule: dict[str, Any], note
     assert [n for n in plan_of(made).notes if "not " in n] == ([note] if note else [])
 
 
+@pytest.mark.parametrize(("patience", "note"), [(3, True), (2, False)])
+def test_an_early_stop_that_comes_too_late_is_a_note(patience: int, note: bool) -> None:
+    made = recipe(freeze="head", fine_tune={"epochs": 3, "early_stop": {"patience": patience}})
+    told = "early_stop of 3 epochs: not reached in 3"
+    assert (told in plan_of(made).notes) == note
+    phases = [{"name": "a", "epochs": 3, "until": {"plateau": patience}}]
+    made = recipe(freeze="head", fine_tune={"phases": phases})
+    assert ("phase a: until plateau of 3 epochs: not reached in 3" in plan_of(made).notes) == note
+
+
 def test_a_plan_of_rprop_says_that_no_schedule_changes_it() -> None:
     made = recipe(freeze="head", fine_tune={"optimizer": {"name": "rprop"}})
     assert any("no schedule changes it" in note for note in plan_of(made).notes)

@@ -280,21 +280,17 @@ def test_a_group_that_is_stopped_goes_on_to_the_bit(
 
 
 def test_a_signal_in_the_step_in_which_a_point_fails_saves_the_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = ("fine_tune.optimizer={name: adamw, lr: 1e6, weight_decay: 1e6}", "fine_tune.epochs=8")
     points = (*POINTS[:2], bad)
-    swept(tmp_path / "whole", points=points)
     left = signal_in(monkeypatch, Block, "part", 1, signal.SIGTERM)
     with pytest.raises(StoppedError) as caught, stoppable():
         swept(tmp_path / "stopped", points=points)
     left()
     assert caught.value.kept == "a checkpoint of each point"
-    assert [row["state"] for row in manifest(tmp_path / "stopped")] == [
-        "stopped",
-        "stopped",
-        "failed",
-    ]
+    states = [row["state"] for row in manifest(tmp_path / "stopped")]
+    assert states == ["stopped", "stopped", "failed"]
     rows = swept(tmp_path / "stopped", points=points)
     assert [row.state for row in rows] == ["finished", "finished", "failed"]
     assert capsys.readouterr().out.count("resumed     epoch 3, step 2") == 2

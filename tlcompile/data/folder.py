@@ -94,7 +94,7 @@ def _later_split(root: Path, classes: tuple[str, ...], channels: int) -> Samples
     found = {folder: images_below(folder) for folder in _folders(root)}
     unknown = tuple(folder.name for folder in found if folder.name not in classes)
     if unknown:
-        raise UnknownClassError(names=unknown, classes=classes, place=str(root))
+        raise UnknownClassError(names=unknown, classes=classes, place=str(root), is_folder=True)
     if not any(found.values()):
         raise NoImagesError(path=str(root), loose=_loose(root))
     return _samples(found, classes, channels)

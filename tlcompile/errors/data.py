@@ -98,7 +98,8 @@ class UnknownClassError(DataError):
 
     names: tuple[str, ...]
     classes: tuple[str, ...]
-    place: str
+    place: str  # a key of the recipe, or the folder of a split
+    is_folder: bool = False
 
     def headline(self) -> str:
         return f"class '{one_line(self.names[0])}' of {shown(self.place)} is not a training class"
@@ -112,7 +113,7 @@ class UnknownClassError(DataError):
     def fix(self) -> str:
         name = self.names[0]
         otherwise = f"give '{one_line(name)}' training images, or leave it out"
-        if self.place != "data.classes":  # a split; hidden folders are no classes
+        if self.is_folder:  # hidden folders are no classes
             aside = f"mv {quoted(f'{self.place}/{name}')} {quoted(f'{self.place}/.{name}')}"
             otherwise = f"give '{one_line(name)}' training images, or hide it:\n{aside}"
         return did_you_mean(self.names[0], self.classes, otherwise)

@@ -34,9 +34,12 @@ def prove(path: str, overrides: list[str], classes: int | None) -> Proof:
     return compile_phases(recipe, classes)
 
 
-def unknown_line(proof: Proof) -> list[str]:
-    """Say that the number of classes is a placeholder, if it is."""
-    return ["classes     unknown (--classes N)"] if proof.classes is None else []
+def unproved_lines(proof: Proof) -> list[str]:
+    """Say that the number of classes is a placeholder, if it is, and which data are not there."""
+    from tlcompile.run.splits import absent
+
+    unknown = ["classes     unknown (--classes N)"] if proof.classes is None else []
+    return unknown + [f"note        {line}" for line in absent(proof.recipe)]
 
 
 def run(options: argparse.Namespace) -> int:
@@ -52,6 +55,6 @@ def run(options: argparse.Namespace) -> int:
         say(json.dumps(facts))
         return 0
     say(f"{options.recipe}: ok, {trainable:,} parameters train, {frozen:,} are frozen")
-    for line in unknown_line(proof):
+    for line in unproved_lines(proof):
         say(line)
     return 0

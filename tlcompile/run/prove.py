@@ -11,7 +11,7 @@ from tlcompile.run.objective import refuse_unknown_weights
 from tlcompile.run.refuse import refuse_other_classes, refuse_untrainable
 from tlcompile.run.refuse_rates import refuse_unfit_rates
 from tlcompile.run.regularise import refuse_idle_regularisers
-from tlcompile.run.splits import known_classes, splits_at_hand
+from tlcompile.run.splits import known_classes, refuse_unknown_classes, splits_at_hand
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,7 @@ def refuse_unfit(proof: Proof) -> None:
         refuse_untrainable(recipe, model, proof.classes, swept=len(models) > 1)
     refuse_idle_regularisers(proof.recipe, models)
     refuse_unfit_rates(proof.recipe, models)
+    refuse_unknown_classes(proof.recipe)
     _refuse_unknown_weights(proof)
 
 

@@ -134,6 +134,10 @@ def rate_notes(recipe: Recipe) -> list[str]:
         tune = phase.fine_tune
         during = f"phase {name}: " if recipe.fine_tune.phases else ""
         notes += [f"{during}{text}" for text in _not_reached(tune.schedule, tune.epochs)]
+        stop = tune.early_stop
+        if stop is not None and stop.patience >= tune.epochs:
+            word = "until plateau" if recipe.fine_tune.phases else "early_stop"
+            notes.append(f"{during}{word} of {stop.patience} epochs: not reached in {tune.epochs}")
         if tune.optimizer.name == "rprop":
             notes.append(f"{during}rprop: lr is the first step's size, and no schedule changes it")
         if tune.layer_decay != 1:

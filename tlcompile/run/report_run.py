@@ -13,6 +13,7 @@ from tlcompile.errors.base import TLCompileError, listed
 from tlcompile.model.compiled import CompiledModel
 from tlcompile.passes.lookup import shown_point
 from tlcompile.recipe.finished import FinishedRun, read_run
+from tlcompile.recipe.freeze import Freeze
 from tlcompile.recipe.schema import Recipe
 from tlcompile.report.graph_page import graph_figure
 from tlcompile.report.pages import (
@@ -157,9 +158,16 @@ def _count(found: Any) -> int:
 
 
 def frozen_words(recipe: Recipe) -> str:
-    """Word what is frozen: 'layer3', 'only layer3', 'none'."""
-    upto = " + ".join(map(shown_point, recipe.freeze.upto))
-    only = " + ".join(map(shown_point, recipe.freeze.only))
+    """Word what is frozen: 'layer3', 'only layer3', 'none'; of phases 'head: layer3; all: none'."""
+    phases = recipe.fine_tune.phases or ()
+    words = [_frozen(freeze) for _key, freeze in recipe.freezes()]
+    named = [f"{phase.name}: {one}" for phase, one in zip(phases, words, strict=False)]
+    return "; ".join(named or words)
+
+
+def _frozen(freeze: Freeze) -> str:
+    upto = " + ".join(map(shown_point, freeze.upto))
+    only = " + ".join(map(shown_point, freeze.only))
     return " and ".join(filter(None, [upto, only and f"only {only}"])) or "none"
 
 

@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         say(f"{plan.name}: {plan.model}")
         say(
             "\n".join(
-                [plan_text(proof.recipe, plan, full=options.full), *check.unknown_line(proof)]
+                [plan_text(proof.recipe, plan, full=options.full), *check.unproved_lines(proof)]
             )
         )
     if options.html is not None and not options.json:

@@ -19,11 +19,17 @@ from tlcompile.data.split import stratified_split
 from tlcompile.data.table import read_table
 from tlcompile.data.table_samples import scan_table
 from tlcompile.errors.base import Problems, TLCompileError, listed
-from tlcompile.errors.data import DataError, MissingFolderError, UnreadableImagesError
+from tlcompile.errors.data import (
+    DataError,
+    MissingFolderError,
+    UnknownClassError,
+    UnreadableImagesError,
+)
 from tlcompile.errors.schema import MissingKeyError
 from tlcompile.errors.training import WrongClassCountError
 from tlcompile.recipe.data import Split
 from tlcompile.recipe.schema import Recipe
+from tlcompile.zoo.files import is_file
 
 Say = Callable[[str], None]
 
@@ -125,6 +131,43 @@ def splits_at_hand(recipe: Recipe, channels: int) -> Splits | None:
         return open_splits(recipe, channels, lambda _line: None)
     except TLCompileError:  # a plan needs no data; `train` says what is wrong with them
         return None
+
+
+def refuse_unknown_classes(recipe: Recipe) -> None:
+    """Refuse `data.classes` that the folder or table has not, where that is there.
+
+    Raises:
+        UnknownClassError: With the first of them.
+    """
+    named = recipe.data.classes
+    if named is None or recipe.task not in ("classification", "binary"):
+        return
+    try:
+        there = _names_there(recipe)
+    except TLCompileError:  # `check` needs no data; `train` says what is wrong with it
+        return
+    unknown = tuple(name for name in named if there is not None and name not in there)
+    if there is not None and unknown:
+        key = ("data", "classes", named.index(unknown[0]))
+        error = UnknownClassError(names=unknown, classes=there, place="data.classes", key=key)
+        raise error.at(recipe.where(key))
+
+
+def absent(recipe: Recipe) -> list[str]:
+    """Say what `train` will want and is not there, and what it will not use: nobody else needs it."""
+    data, weights = recipe.data, recipe.base.weights
+    files = {"data.csv": data.csv, "base.weights": weights if is_file(weights) else None}
+    lines = [
+        f"{key}: there is no file '{path}', which train needs"
+        for key, path in files.items()
+        if path is not None and not Path(path).expanduser().is_file()
+    ]
+    if data.folder is not None and not Path(data.folder).is_dir():
+        lines.append(f"data.folder: there is no folder '{data.folder}', which train needs")
+    own = data.csv is None and data.folder is not None and (Path(data.folder) / "val").is_dir()
+    if own and data.split != Split(column=data.split.column):
+        lines.append("data.split is not used: there are validation images of their own")
+    return lines
 
 
 def _refuse_too_few(recipe: Recipe, splits: Splits) -> None:

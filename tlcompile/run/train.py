@@ -177,4 +177,5 @@ def _train_phase(
                 saving.save()
             if asked:
                 stop.ask(asked)
-                stop.check(f"a checkpoint of epoch {len(state.history) + 1}, step {state.step}")
+                epoch, step = len(state.history) + 1, state.step + 1  # as the run that goes on says
+                stop.check(f"a checkpoint before epoch {epoch}, step {step}")
