@@ -244,6 +244,20 @@ def test_a_group_is_named_by_a_stage() -> None:
     assert found["stage1"].lr == 0.125
 
 
+def test_layer_decay_knows_the_stage_of_an_added_layer_with_an_activation() -> None:
+    """Its vertices are `fc2.linear` and `fc2.activation`, its weights `fc2.weight` and `fc2.bias`."""
+    made = Recipe.model_validate(
+        {"base": {"model": "resnet18", "size": 64, "weights": "none"}, "freeze": {"upto": ["none"]},
+         "add": {"fc2": {"layer": "linear", "out": 5, "activation": "relu", "inputs": ["flatten"],
+                         "feeds": "fc"}},
+         "fine_tune": {"optimizer": SGD, "layer_decay": 0.5}}
+    )  # fmt: skip
+    found = groups_of(made, prove_recipe(made, num_classes=3))
+    rate = {name: group.lr for group in found for name in group.parameters}
+    assert rate["fc2.weight"] == rate["fc2.bias"] == rate["fc.weight"] == 0.5
+    assert rate["layer4.1.conv1.weight"] == 0.25
+
+
 def test_a_stage_that_loses_its_end_ends_earlier() -> None:
     made = Recipe.model_validate(
         {"base": {"model": "resnet18", "size": 64, "weights": "none"}, "freeze": {"upto": ["none"]},
@@ -260,7 +274,7 @@ def test_every_parameter_lies_in_the_stage_of_its_vertex(name: str) -> None:
     _, model = everything(name)
     stages = Stages(model)
     names = [name for name, _ in model.trainable()]
-    assert all(stages.vertex_of(name) for name in names)
+    assert all(stages.of(name) for name in names)
     depths = [stages.of(name)[1] for name in names]
     assert depths[0] == max(depths) == len(stages.ends) >= 2
     assert depths[-1] == 0

@@ -45,7 +45,9 @@ class Scale:
     named: bool = False
 
     def at(self, value: float) -> float:
-        """Return the place of a value: 0 at the beginning, 1 at the end."""
+        """Return the place of a value: 0 at the beginning, 1 at the end; nan where it has none."""
+        if not math.isfinite(value) or (self.log and value <= 0):
+            return math.nan
         return ((math.log10(value) if self.log else value) - self.low) / (self.high - self.low)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from html import escape
 
@@ -38,7 +39,8 @@ def scatter_chart(scatter: Scatter) -> str:
     panel = Panel(f"{scatter.name}: predicted", f"true; {error}", scale, scale)
     line = [panel.at(end, end) for end in (scale.low, scale.high)]
     # One path of dots: a thousand circles would be ten times as long.
-    dots = "".join(f"M{x:g} {y:g}h0" for x, y in (panel.at(*pair) for pair in scatter.points))
+    known = (pair for pair in scatter.points if all(map(math.isfinite, pair)))
+    dots = "".join(f"M{x:g} {y:g}h0" for x, y in (panel.at(*pair) for pair in known))
     body = f'{polyline(line, "equal")}<path class="cloud" d="{dots}"/>'
     return figure(panel, body, f"{scatter.name}: predicted against true, {error}")
 

@@ -284,10 +284,7 @@ def _curves(data: SweepData, encoding: Encoding, known: Sequence[int], bottom: i
     best = best_point(data)
     body = []
     for i in sorted(curves, key=lambda i: i == best):
-        places = [
-            panel.at(n, v) if math.isfinite(v) else (math.nan, math.nan)
-            for n, v in enumerate(curves[i], 1)
-        ]
+        places = [panel.at(n, v) for n, v in enumerate(curves[i], 1)]
         look = "course is-best" if i == best else "course"
         colour = encoding.colour_of(data.points[i])
         body.append(polyline(places, f"{look} c{colour}", f' data-point="{i}"'))

@@ -11,7 +11,7 @@ from tlcompile.report.charts import Scale, number_scale, polyline, whole_scale
 from tlcompile.report.encoding import encode, short_names
 from tlcompile.report.page import details, is_share, metric_words, shown_value
 from tlcompile.report.pages import SweepData, SweepPoint
-from tlcompile.report.sweep_charts import best_point, ranked
+from tlcompile.report.sweep_charts import ranked
 
 SHOWN = 12  # small charts that are not folded away
 WIDE, HIGH = 190, 96  # of a small chart
@@ -28,8 +28,6 @@ class _Frame:
 
     def at(self, epoch: float, value: float) -> tuple[float, float]:
         """Return where a value lies, in pixels; nan where there is none."""
-        if not math.isfinite(value) or (self.y.log and value <= 0):
-            return math.nan, math.nan
         across = LEFT + self.x.at(epoch) * (RIGHT - LEFT)
         return round(across, 1), round(BOTTOM - self.y.at(value) * (BOTTOM - TOP), 1)
 
@@ -37,8 +35,8 @@ class _Frame:
 def small_charts(data: SweepData) -> str:
     """Return a small chart of each point, the best first; nothing where no point has a curve."""
     drawn = [(i, point) for i, point in ranked(data) if len(point.curve) > 1]
-    best = best_point(data)
-    if not drawn or best is None:
+    best = ranked(data)[0][1].value if drawn else None
+    if best is None:
         return ""
     frame = _frame([point for _, point in drawn], data, best)
     items = [_item(data, frame, i, point) for i, point in drawn]
@@ -59,14 +57,14 @@ def caption(data: SweepData) -> str:
     )
 
 
-def _frame(points: Sequence[SweepPoint], data: SweepData, best: int) -> _Frame:
+def _frame(points: Sequence[SweepPoint], data: SweepData, best: float) -> _Frame:
     values = [v for point in points for v in (*point.curve, *point.train_curve)]
     share = is_share(data.metric)
     y = number_scale(
         values, percent=share, log=False if share else None, low=0.0, high=1.0 if share else None
     )
     x = whole_scale(range(1, max(len(point.curve) for point in points) + 1))
-    return _Frame(x, y, data.points[best].value or math.nan)
+    return _Frame(x, y, best)
 
 
 def _item(data: SweepData, frame: _Frame, index: int, point: SweepPoint) -> str:

@@ -244,7 +244,7 @@ def _row(
 ) -> str:
     drawn = "".join(
         f"<td{_side(side)}"
-        + (f' data-value="{value:g}"' if value is not None else "")
+        + (f' data-value="{value!r}"' if value is not None else "")
         + f">{escape(text)}</td>"
         for (text, value), side in zip(cells, right, strict=True)
     )

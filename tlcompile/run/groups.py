@@ -197,17 +197,16 @@ class Stages:
 
     def __init__(self, model: CompiledModel) -> None:
         self._index = {row.name: i for i, row in enumerate(model.summary.vertices)}
+        for name, at in list(self._index.items()):  # weights of an added `mlp.linear` are `mlp`'s own
+            while name := name.rpartition(".")[0]:
+                self._index.setdefault(name, at)
         stages = model.summary.stages
         self.ends = {stage: self._index[end] for stage, end in stages.items()}
 
     def of(self, name: str) -> tuple[str, int]:
         """Return the stage of a parameter, and how many stages it is away from the classifier."""
-        at = self._index[self.vertex_of(name)]
+        while name and name not in self._index:
+            name = name.rpartition(".")[0]
+        at = self._index[name]
         behind = [stage for stage, end in self.ends.items() if at <= end]
         return (min(behind, key=lambda s: self.ends[s]), len(behind)) if behind else (HEAD, 0)
-
-    def vertex_of(self, name: str) -> str:
-        """Return the vertex that a parameter belongs to."""
-        while name not in self._index:
-            name = name.rpartition(".")[0]
-        return name
