@@ -116,6 +116,11 @@ def test_a_scale_holds_its_values(values: list[float]) -> None:
         assert -1e-6 <= scale.at(value) <= 1 + 1e-6
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, math.inf, -math.inf, math.nan])
+def test_a_value_without_a_place_on_a_log_scale_has_none(value: float) -> None:
+    assert math.isnan(number_scale([1e-6, 1.0]).at(value))
+
+
 def test_a_share_never_goes_past_one() -> None:
     assert number_scale([0.5, 1.0], percent=True, log=False, high=1.0).at(1.0) == 1
     assert number_scale([0.0, 1.0], log=False, low=0.0).at(0.0) == 0

@@ -186,6 +186,12 @@ def test_a_number_that_is_right_lies_on_the_line() -> None:
         assert abs((float(x) - x0) / (x1 - x0) - (float(y) - y0) / (y1 - y0)) < 2e-3
 
 
+def test_a_number_that_is_not_finite_has_no_dot() -> None:
+    made = scatter_chart(Scatter("n", ((0.0, 1.0), (2.0, math.nan), (math.inf, 3.0)), 3, math.nan))
+    assert made.count("h0") == 1
+    assert "nan " not in made.partition("cloud")[2]
+
+
 def test_many_numbers_are_folded_away() -> None:
     assert "<summary>3 more</summary>" in run_page(run_sample(predicted=(numbers_sample(9),)))
 

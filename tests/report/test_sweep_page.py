@@ -166,6 +166,17 @@ def test_each_point_has_a_small_chart_of_the_same_scale() -> None:
     assert len({re.search(r'class="reference" d="(.*?)"', one[0])[1] for one in found}) == 1  # type: ignore[index]
 
 
+def test_a_best_value_of_zero_has_its_line() -> None:
+    data = sweep([replace(point(i, "a", 0.0), curve=(0.0, 0.0)) for i in range(2)])
+    assert small_charts(data).count('class="reference"') == 2
+
+
+def test_large_numbers_are_sorted_by_all_their_digits() -> None:
+    data = sweep([replace(point(i, "a", 0.5), trainable=11_689_512 + i) for i in range(2)])
+    found = re.findall(r'data-value="(11689\d+)"', sweep_page(data))
+    assert sorted(found) == ["11689512", "11689513"]
+
+
 def test_small_charts_beyond_the_first_are_folded_away() -> None:
     made = small_charts(sweep_sample(seeds=20))
     before, _, after = made.partition("<summary>the other 27</summary>")

@@ -227,6 +227,21 @@ def test_a_point_that_failed_is_a_row(here: Path, capsys: pytest.CaptureFixture[
     assert "failed  freeze.upto=block2" in report(capsys, str(folder), "--text")
 
 
+def test_points_that_were_chosen_by_other_values_are_not_compared(here: Path) -> None:
+    """A loss of 1.7 is no accuracy of 170 %."""
+    folder = only("sweeps/*")
+    path = folder / "manifest.csv"
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    rows[1] |= {"metric": "val/loss", "best": "1.7", "low95": "", "high95": ""}
+    with path.open("w") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    data = sweep_data(folder)
+    assert [point.value is None for point in data.points] == [False, True, False]
+    assert data.notes == ("1 of 3 points have no value here: theirs is not val/accuracy.",)
+
+
 def test_in_short(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = report(capsys, "runs/small", "--text")
     assert told.startswith("small: accuracy ")

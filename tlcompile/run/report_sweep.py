@@ -59,6 +59,9 @@ def sweep_data(folder: Path, proved: Prove = prove) -> SweepData:
         _point(folder, row, freeze, depths.get(freeze), recipe, metric, command)
         for row, freeze, recipe in zip(rows, freezes, recipes, strict=True)
     )
+    others = sum(row.get("metric") not in ("", None, metric) for row in rows)
+    if others:
+        why.append(f"{others} of {len(rows)} points have no value here: theirs is not {metric}.")
     records = [record for p in points if (record := read_record(Path(p.folder))) is not None]
     name = next((recipe.name for recipe in recipes if recipe), folder.name)
     return SweepData(
@@ -139,11 +142,12 @@ def _point(
     folder = _folder(sweep, row)
     low, high = _float(row.get("low95")), _float(row.get("high95"))
     epochs, trained = read_epochs(folder), metric.replace("val/", "train/", 1)
+    is_alike = row.get("metric") == metric  # each point has its own fine_tune.monitor
     return SweepPoint(
         overrides=overrides_of(row["point"]),
         state=row["state"],
         freeze=freeze,
-        value=_float(row.get("best")),
+        value=_float(row.get("best")) if is_alike else None,
         interval=(low, high) if low is not None and high is not None else None,
         count=_int(row.get("n")),
         best_epoch=_int(row.get("best_epoch")),
@@ -174,9 +178,9 @@ def overrides_of(text: str) -> dict[str, str]:
 
 def _alone(command: str, point: str) -> str:
     """Return the command of one point, from that of its sweep: its own values for the swept ones."""
-    if not command:
-        return ""
     words = shlex.split(command)
+    if "-m" not in words:
+        return ""
     place = words.index("-m")
     overrides, _, _ = split_arguments(words[place + 1 :])
     values = overrides_of(point)
