@@ -1,13 +1,22 @@
-"""Start a program as two processes that find each other, as torchrun would."""
+"""Start a program as two processes that find each other, as torchrun would.
+
+    python two_processes.py PROGRAM FOLDER WORDS...
+
+is a process that imports the program once, and is forked before it computes: importing is most of the work.
+"""
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import socket
 import subprocess
 import sys
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import NoReturn
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -32,16 +41,14 @@ def run_two(program: str, folder: Path, *words: str) -> Two:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
-    started = []
-    for rank in range(2):
-        own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost",
-               "MASTER_PORT": port, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)]),
-               "OMP_NUM_THREADS": 1}  # fmt: skip
-        environment = os.environ | {name: str(value) for name, value in own.items()}
-        line = [sys.executable, "-W", "error", program, str(folder), *words]
-        started.append(subprocess.Popen(line, env=environment, stderr=subprocess.PIPE, text=True))
-    errors = [process.communicate(timeout=200)[1] for process in started]
-    assert [process.returncode for process in started] == [0, 0], "\n".join(errors)
+    own = {"WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port, "OMP_NUM_THREADS": 1,
+           "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}  # fmt: skip
+    environment = os.environ | {name: str(value) for name, value in own.items()}
+    line = [sys.executable, "-W", "error", __file__, program, str(folder), *words]
+    done = subprocess.run(
+        line, env=environment, stderr=subprocess.PIPE, text=True, timeout=200, check=False
+    )
+    assert done.returncode == 0, done.stderr
     return Two(folder)
 
 
@@ -50,3 +57,26 @@ def difference(one: dict[str, Tensor], other: dict[str, Tensor]) -> float:
     assert one.keys() == other.keys()
     assert one
     return max(float((one[name].float() - other[name].float()).abs().max()) for name in one)
+
+
+def forked(program: str, folder: Path, *words: str) -> int:
+    """Run the program in two children; return how many of them failed."""
+    main = importlib.import_module(Path(program).stem).main
+    children = [os.fork() or _rank(rank, lambda: main(folder, *words)) for rank in range(2)]
+    return sum(os.waitpid(child, 0)[1] != 0 for child in children)
+
+
+def _rank(rank: int, work: Callable[[], None]) -> NoReturn:
+    os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+    code = 1
+    try:
+        work()
+        code = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    sys.exit(forked(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:]))
