@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from durable_disks import do_not_wait
 
 from tlcompile.errors.finding import FileExistsAlreadyError
 from tlcompile.recipe.load import load_recipe
@@ -40,6 +41,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(place)
+        do_not_wait(patch)
         Path("small.yaml").write_text(SMALL)
         assert main(["train", "small.yaml"]) == 0
         assert main(["train", "small.yaml", "-m", *POINTS]) == 0
@@ -56,6 +58,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def here(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Stand in a copy of it."""
     shutil.copytree(trained, tmp_path / "copy")
+    do_not_wait(monkeypatch)
     monkeypatch.chdir(tmp_path / "copy")
     return tmp_path / "copy"
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from durable_disks import do_not_wait
 
 from tlcompile.errors.resume import RunBusyError
 from tlcompile.recipe.load import load_recipe
@@ -31,6 +32,7 @@ class KilledError(BaseException):
 @pytest.fixture
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    do_not_wait(monkeypatch)
     Path("small.yaml").write_text(RECIPE)
     return tmp_path
 

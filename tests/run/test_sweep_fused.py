@@ -302,6 +302,7 @@ def test_a_signal_in_the_step_in_which_a_point_fails_saves_the_others(
 # Kills
 
 
+@pytest.mark.slow  # by default test_resumed_sweep.py does it without processes
 def test_a_group_that_is_killed_goes_on_to_the_bit(ground: Path, whole: Path) -> None:
     """kill -9 in a step, between the checkpoints of two members, and when some are finished."""
     done = subprocess.run(

@@ -74,15 +74,14 @@ def source(count: int, classes: int, seed: int, width: int = WIDTH) -> KeptSourc
 
 @pytest.mark.parametrize("kind", ["sgd", "adam", "adamw"])
 @pytest.mark.parametrize("layers", [head, mlp])
-def test_a_random_group_trains_as_each_alone(layers: Any, kind: str) -> None:
-    for seed in range(2):
-        draw = random.Random(f"{kind}{layers.__name__}{seed}")
-        classes = draw.choice([2, 3, 6, 19])
-        model = compiled(*layers(classes))
-        count = draw.randint(2, 7)
-        members = [drawn(draw, model, f"m{k}", kind, classes) for k in range(count)]
-        train = source(COUNT, classes, seed)
-        assert_as_alone(model, members, train, source(13, classes, seed + 9))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in (1, 2, 3))])
+def test_a_random_group_trains_as_each_alone(layers: Any, kind: str, seed: int) -> None:
+    draw = random.Random(f"{kind}{layers.__name__}{seed}")
+    classes = draw.choice([2, 3, 6, 19])
+    model = compiled(*layers(classes))
+    members = [drawn(draw, model, f"m{k}", kind, classes) for k in range(draw.randint(2, 7))]
+    train = source(COUNT, classes, seed)
+    assert_as_alone(model, members, train, source(13, classes, seed + 9))
 
 
 def test_members_leave_one_by_one() -> None:
@@ -126,7 +125,10 @@ def test_blocks_that_do_not_fit_together(monkeypatch: pytest.MonkeyPatch) -> Non
     assert_as_alone(model, members, train, val)
 
 
-@pytest.mark.parametrize("stop", [1, 7, 13])  # 5 steps an epoch; one member leaves after the first
+# 5 steps an epoch; one member leaves after the first
+@pytest.mark.parametrize(
+    "stop", [7, pytest.param(1, marks=pytest.mark.slow), pytest.param(13, marks=pytest.mark.slow)]
+)
 def test_resumed_is_uninterrupted(stop: int) -> None:
     train, val = source(COUNT, 3, 0), source(13, 3, 1)
 
