@@ -1,4 +1,4 @@
-"""Open a page in headless Chromium, where it is installed, and ask it questions."""
+"""Open pages in headless Chromium, where it is installed, and ask them questions."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import json
 import re
 import shutil
 import subprocess
+from collections.abc import Sequence
 from html import unescape
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -36,53 +37,64 @@ addEventListener("load", () => setTimeout(() => {  // what the policy forbids is
   try { result = run(); } catch (error) { errors.push(String(error)); }
   const asked = performance.getEntriesByType("resource").map((one) => one.name);
   const fetched = asked.filter((name) => !name.startsWith("data:"));
-  const told = document.createElement("pre");
-  told.id = "told";
-  told.textContent = JSON.stringify({ result, errors, fetched });
-  document.body.append(told);
+  parent.postMessage({ page: location.pathname, result, errors, fetched }, "*");
 }, 100));
 """
 
 
-def asked(tmp_path: Path, page: str, code: str, *, before: str = "", width: int = 1200) -> Any:
-    """Open a page, run a function's body in it; return its result, errors, and what was fetched.
+# Each page in a frame of its own, which may be as narrow as a telephone; a browser's start takes longest.
+FRAMES = """<!DOCTYPE html>
+<script>
+const told = {};
+addEventListener("message", ({ data }) => {
+  told[data.page.split("/").pop()] = data;
+  document.getElementById("told").textContent = JSON.stringify(told);
+});
+</script>
+<pre id="told"></pre>
+"""
 
-    The page's own policy stays in force; only these two scripts are let in.
 
-    Args:
-        tmp_path: For the page and the browser's own files.
+class Question(NamedTuple):
+    """What is asked of a page.
+
+    Attributes:
         page: HTML.
         code: Body of a function.
         before: Declarations that it uses.
-        width: Of the page, in pixels; through a frame, as a window cannot be as narrow.
+        width: Of the page, in pixels.
     """
-    last = LAST % (before, code)
-    file = tmp_path / "page.html"
-    file.write_text(_with_scripts(page, last), encoding="utf-8")
-    home = f"--user-data-dir={tmp_path / 'browser'}"
-    size = f"--window-size={max(width, 500)},900"
+
+    page: str
+    code: str
+    before: str = ""
+    width: int = 1200
+
+
+def answers(place: Path, questions: Sequence[Question]) -> list[Any]:
+    """Open pages and run a function in each; return its result, errors, and what was fetched.
+
+    A page's own policy stays in force; only two scripts are let in.
+
+    Args:
+        place: For the pages and the browser's own files.
+        questions: One a page.
+    """
+    frames = FRAMES
+    for number, one in enumerate(questions):
+        text = _with_scripts(one.page, LAST % (one.before, one.code))
+        (place / f"{number}.html").write_text(text, encoding="utf-8")
+        frames += f'<iframe src="{number}.html" width="{one.width}" height="900"></iframe>\n'
+    (place / "frames.html").write_text(frames, encoding="utf-8")
+    home = f"--user-data-dir={place / 'browser'}"
     # Virtual time: what waits for a moment does so without taking it.
-    flags = [
-        "--headless",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--virtual-time-budget=2000",
-        size,
-        home,
-    ]
-    command = [str(BROWSER), *flags, "--dump-dom", file.as_uri()]
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", home]
+    command = [str(BROWSER), *flags, "--dump-dom", (place / "frames.html").as_uri()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    found = re.search(r'<pre id="told">(.*?)</pre>', done.stdout, re.DOTALL)
+    found = re.search(r'<pre id="told">(.+?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
-    return json.loads(unescape(found[1]))
-
-
-def in_browser(tmp_path: Path, page: str, code: str, **how: Any) -> Any:
-    """Return what a function's body returns; nothing may go wrong on the way, nothing be fetched."""
-    told = asked(tmp_path, page, code, **how)
-    assert told["errors"] == []
-    assert told["fetched"] == []
-    return told["result"]
+    told = json.loads(unescape(found[1]))
+    return [told[f"{number}.html"] for number in range(len(questions))]
 
 
 def _with_scripts(page: str, last: str) -> str:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from report.browser import asked, needs_browser
-from report.browser import in_browser as opened
+import pytest
+
+from report.browser import Question, answers, needs_browser
 from report.graphs import edited, row, summary
 from report.page_samples import EVIL, masks_sample, numbers_sample, run_sample, sweep_sample
 from tlcompile.model.compiled import Summary
@@ -28,9 +29,34 @@ const said = () => figure.querySelector(".graph-about").textContent;
 """
 
 
-def in_browser(tmp_path: Path, page: str, code: str) -> Any:
-    """Open a page with a graph, run a function's body in it, and return what that returns."""
-    return opened(tmp_path, page, code, before=GRAPH)
+QUESTIONS: dict[str, Question] = {}  # by the test that asks; one browser answers all
+
+
+def asks(
+    page: Callable[[], str], code: str, *, before: str = "", width: int = 1200
+) -> Callable[[Any], Any]:
+    """Open a page, run a function's body in it, and give the test what that returns as `found`."""
+
+    def noted(test: Any) -> Any:
+        QUESTIONS[test.__name__] = Question(page(), code, before, width)
+        return test
+
+    return noted
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Any]:
+    found = answers(tmp_path_factory.mktemp("browser"), list(QUESTIONS.values()))
+    return dict(zip(QUESTIONS, found, strict=True))
+
+
+@pytest.fixture
+def found(told: Mapping[str, Any], request: pytest.FixtureRequest) -> Any:
+    """Return what a test asked; nothing may have gone wrong on the way, nothing been fetched."""
+    mine = told[request.node.originalname]
+    assert mine["errors"] == []
+    assert mine["fetched"] == []
+    return mine["result"]
 
 
 def page() -> str:
@@ -44,21 +70,28 @@ def folded() -> Summary:
     return summary(*rows)
 
 
-def test_it_draws_what_python_drew(tmp_path: Path) -> None:
-    code = """
+REDRAWN = """
     const before = [wires(), places()];
     redraw(figure);
     return [before, [wires(), places()]];
+"""
+
+
+@asks(page, REDRAWN, before=GRAPH)
+def test_it_draws_what_python_drew(found: Any) -> None:
+    assert len(found[0][0]) > 10
+    assert found[0] == found[1]
+
+
+@asks(lambda: graph_page(folded(), (), "t"), REDRAWN, before=GRAPH)
+def test_it_draws_what_is_folded_as_python_drew_it(found: Any) -> None:
+    assert len(found[0][0]) > 10
+    assert found[0] == found[1]
+
+
+@asks(
+    page,
     """
-    for number, text in enumerate([page(), graph_page(folded(), (), "t")]):
-        (tmp_path / str(number)).mkdir()
-        before, after = in_browser(tmp_path / str(number), text, code)
-        assert len(before[0]) > 10
-        assert before == after
-
-
-def test_controls_fold_and_unfold(tmp_path: Path) -> None:
-    code = """
     const start = open(), drawn = wires();
     figure.querySelector(".graph-collapse").click();
     const none = open(), inside = all(".vertex").filter(seen).length;
@@ -71,8 +104,10 @@ def test_controls_fold_and_unfold(tmp_path: Path) -> None:
     key(box("body"), " ");
     return {start, none, inside, every, shown, clicked, entered, space: open(),
       controls: seen(figure.querySelector(".graph-controls")), same: String(drawn) === String(wires())};
-    """
-    found = in_browser(tmp_path, page(), code)
+    """,
+    before=GRAPH,
+)
+def test_controls_fold_and_unfold(found: Any) -> None:
     everything = ["stem", "body", "body.0", "body.1", "neck", "neck.extra"]
     assert found["start"] == found["every"] == everything
     assert found["none"] == []
@@ -85,8 +120,9 @@ def test_controls_fold_and_unfold(tmp_path: Path) -> None:
     assert found["same"] is False
 
 
-def test_texts_stay_in_their_boxes(tmp_path: Path) -> None:
-    code = """
+@asks(
+    page,
+    """
     figure.querySelector(".graph-expand").click();
     return all("svg.graph .box").filter(seen).map((box) => {
       const body = box.querySelector(".body").getBoundingClientRect();
@@ -95,14 +131,17 @@ def test_texts_stay_in_their_boxes(tmp_path: Path) -> None:
         return left >= body.left && right <= body.right && top >= body.top && bottom <= body.bottom;
       });
     });
-    """
-    found = in_browser(tmp_path, page(), code)
+    """,
+    before=GRAPH,
+)
+def test_texts_stay_in_their_boxes(found: Any) -> None:
     assert len(found) == 24
     assert all(found)
 
 
-def test_search_opens_what_it_finds(tmp_path: Path) -> None:
-    code = """
+@asks(
+    lambda: graph_page(folded(), (), "t"),
+    """
     const search = figure.querySelector(".graph-search");
     const ask = (text) => { search.value = text; search.dispatchEvent(new Event("input")); };
     const count = () => figure.querySelector(".graph-count").textContent;
@@ -119,8 +158,11 @@ def test_search_opens_what_it_finds(tmp_path: Path) -> None:
     ask("nowhere");
     told.push(count(), found());
     return told;
-    """
-    told = in_browser(tmp_path, graph_page(folded(), (), "t"), code)
+    """,
+    before=GRAPH,
+)
+def test_search_opens_what_it_finds(found: Any) -> None:
+    told = found
     assert told[0] == []
     assert told[1:3] == ["5 found", []]
     assert told[3:8] == ["2 of 5", ["a", "a.b4"], ["a.b4.v21"], True, "a.b4.v21"]
@@ -129,15 +171,19 @@ def test_search_opens_what_it_finds(tmp_path: Path) -> None:
     assert told[12:14] == ["0 found", []]
 
 
-def test_hover_and_focus_tell_what_is_known(tmp_path: Path) -> None:
-    code = """
+@asks(
+    page,
+    """
     box("body.1.conv1").dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
     const hovered = said();
     box("x").focus();
     box("x").dispatchEvent(new FocusEvent("focusin", {bubbles: true}));  // a window in the back sends none
     return [hovered, said(), document.activeElement === box("x")];
-    """
-    hovered, focused, active = in_browser(tmp_path, page(), code)
+    """,
+    before=GRAPH,
+)
+def test_hover_and_focus_tell_what_is_known(found: Any) -> None:
+    hovered, focused, active = found
     assert "Conv2d (N, 12, 4, 4)" in hovered
     assert "864 parameters" in hovered
     assert "FLOPs" in hovered
@@ -155,13 +201,17 @@ const button = (word) => all("button").find((button) => button.textContent === w
 """
 
 
-def ask_sweep(tmp_path: Path, code: str, **how: Any) -> Any:
-    data = sweep_sample(rates=("1e-3", "1e-4"))
-    return opened(tmp_path, sweep_page(data), code, before=SWEEP, **how)
+def rates() -> str:
+    return sweep_page(sweep_sample(rates=("1e-3", "1e-4")))
 
 
-def test_a_sweeps_charts_and_table_answer_together(tmp_path: Path) -> None:
-    code = """
+def seeds() -> str:
+    return sweep_page(sweep_sample(seeds=10))
+
+
+@asks(
+    rates,
+    """
     const hint = about();
     marks(2)[0].dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
     const hovered = [about(), all(".is-active").map((node) => node.tagName)];
@@ -186,8 +236,10 @@ def test_a_sweeps_charts_and_table_answer_together(tmp_path: Path) -> None:
     key(document.body, "Escape");
     return {hint, hovered, left, row, stops, moved, chosen, only, cleared: rows().length,
       titles: all(".mark title").length, named: second.getAttribute("aria-label") !== ""};
-    """
-    found = ask_sweep(tmp_path, code)
+    """,
+    before=SWEEP,
+)
+def test_a_sweeps_charts_and_table_answer_together(found: Any) -> None:
     assert found["hint"].startswith("Hover over a point")
     assert "freeze.upto=layer1 fine_tune.optimizer.lr=1e-4 fine_tune.seed=0" in found["hovered"][0]
     assert found["hovered"][1] == ["g", "g", "g", "path", "LI", "TR", "LI"]
@@ -203,8 +255,9 @@ def test_a_sweeps_charts_and_table_answer_together(tmp_path: Path) -> None:
     assert found["named"] is True
 
 
-def test_a_sweeps_table_sorts_and_filters(tmp_path: Path) -> None:
-    code = """
+@asks(
+    rates,
+    """
     const start = rows();
     head("seconds").click();
     const up = [rows(), head("seconds").parentNode.getAttribute("aria-sort")];
@@ -228,8 +281,10 @@ def test_a_sweeps_table_sorts_and_filters(tmp_path: Path) -> None:
     search.value = "failed";
     search.dispatchEvent(new Event("input"));
     return {start, up, down, value, rate, one, both, typed, failed: rows()};
-    """
-    found = ask_sweep(tmp_path, code)
+    """,
+    before=SWEEP,
+)
+def test_a_sweeps_table_sorts_and_filters(found: Any) -> None:
     assert found["start"] == [6, 5, 4, 3, 2, 1, 0, 7]
     assert found["up"] == [list(range(8)), "ascending"]
     assert found["down"] == [list(range(7, -1, -1)), "descending"]
@@ -249,35 +304,47 @@ NARROW = """
 """
 
 
-def test_a_sweep_fits_a_telephone(tmp_path: Path) -> None:
-    code = f"""{NARROW}
+@asks(
+    rates,
+    f"""{NARROW}
     const tables = [...document.querySelectorAll(".scroll")].map((box) => box.scrollWidth > box.clientWidth);
     return [wide.map((node) => node.outerHTML.slice(0, 80)), tables.includes(true),
       document.documentElement.scrollWidth <= innerWidth];
-    """
-    found = ask_sweep(tmp_path, code, width=500)
+    """,
+    before=SWEEP,
+    width=500,
+)
+def test_a_sweep_fits_a_telephone(found: Any) -> None:
     assert found[0] == []
     assert found[1:] == [True, True], "wide tables move in themselves, never the page"
 
 
-def test_a_run_with_its_graph_fits_a_telephone_and_answers(tmp_path: Path) -> None:
+def with_graph() -> str:
     graph, boundary = edited()
-    data = run_sample(figures=(graph_figure(graph, boundary, "m"),))
-    code = f"""{NARROW}
+    return run_page(run_sample(figures=(graph_figure(graph, boundary, "m"),)))
+
+
+@asks(
+    with_graph,
+    f"""{NARROW}
     const image = document.querySelector(".tiles img");
     document.querySelector(".copy").click();
     document.querySelector(".graph-collapse").click();
     return [wide.map((node) => node.outerHTML.slice(0, 80)), image.naturalWidth,
       all(".region.open:not(.root)").length, String(getSelection()) || "copied"];
-    """
-    found = opened(tmp_path, run_page(data), code, before=GRAPH, width=500)
+    """,
+    before=GRAPH,
+    width=500,
+)
+def test_a_run_with_its_graph_fits_a_telephone_and_answers(found: Any) -> None:
     assert found[0] == []
     assert found[1] == 2
     assert found[2] == 0
 
 
-def test_small_charts_answer_with_the_others(tmp_path: Path) -> None:
-    code = """
+@asks(
+    rates,
+    """
     const small = (number) => document.querySelector(`.multiples li[data-point="${number}"]`);
     small(2).dispatchEvent(new MouseEvent("mouseover", {bubbles: true}));
     const hovered = [small(2).classList.contains("is-active"), about().includes("seed=0")];
@@ -285,31 +352,47 @@ def test_small_charts_answer_with_the_others(tmp_path: Path) -> None:
     button("chosen only").click();
     return {hovered, shown: all(".multiples li").filter(seen).map((one) => Number(one.dataset.point)),
       rows: rows(), folded: seen(small(0))};
-    """
-    found = ask_sweep(tmp_path, code)
+    """,
+    before=SWEEP,
+)
+def test_small_charts_answer_with_the_others(found: Any) -> None:
     assert found == {"hovered": [True, True], "shown": [2], "rows": [2], "folded": False}
 
 
-def test_what_is_folded_away_needs_no_script(tmp_path: Path) -> None:
-    """`details` is the browser's own: 12 small charts are seen, and the others when it is opened."""
-    code = """
+def without_script() -> str:
+    return seeds().replace("<script>", "<script type='text/plain'>")
+
+
+@asks(
+    without_script,
+    """
     const shown = () => all(".multiples li").filter((one) => one.checkVisibility()).length;
     const before = shown();
     document.querySelector("details.more summary").click();
     return [before, shown()];
-    """
-    page = sweep_page(sweep_sample(seeds=10)).replace("<script>", "<script type='text/plain'>")
-    assert opened(tmp_path, page, code, before=SWEEP) == [12, 19]
+    """,
+    before=SWEEP,
+)
+def test_what_is_folded_away_needs_no_script(found: Any) -> None:
+    """`details` is the browser's own: 12 small charts are seen, and the others when it is opened."""
+    assert found == [12, 19]
 
 
-def test_numbers_and_masks_fit_a_telephone(tmp_path: Path) -> None:
-    data = run_sample(predicted=(numbers_sample(7), masks_sample()))
-    code = f"""{NARROW}
+def with_numbers() -> str:
+    return run_page(run_sample(predicted=(numbers_sample(7), masks_sample())))
+
+
+@asks(
+    with_numbers,
+    f"""{NARROW}
     const images = [...document.querySelectorAll(".trio img")].map((one) => one.naturalWidth);
     const dots = document.querySelector(".cloud").getBoundingClientRect();
     return [wide.map((node) => node.outerHTML.slice(0, 80)), images, dots.width > 100];
-    """
-    assert opened(tmp_path, run_page(data), code, width=500) == [[], [2, 2, 2], True]
+    """,
+    width=500,
+)
+def test_numbers_and_masks_fit_a_telephone(found: Any) -> None:
+    assert found == [[], [2, 2, 2], True]
 
 
 PAPER = """
@@ -325,16 +408,19 @@ PAPER = """
 """
 
 
-def test_a_sweep_on_paper_is_whole_and_has_no_controls(tmp_path: Path) -> None:
-    code = f"""{PAPER}
+@asks(
+    seeds,
+    f"""{PAPER}
     const visible = (selector) => all(selector).filter((one) => one.checkVisibility()).length;
     return {{wide: wide.map((node) => node.outerHTML.slice(0, 80)),
       controls: [".tools", ".copy", ".about"].map(visible), small: visible(".multiples li"),
       commands: visible(".commands .command"), open: all("details")[1].open,
       head: getComputedStyle(document.querySelector(".sortable th button")).display}};
-    """
-    page = sweep_page(sweep_sample(seeds=10))
-    found = opened(tmp_path, page, code, before=SWEEP, width=760)
+    """,
+    before=SWEEP,
+    width=760,
+)
+def test_a_sweep_on_paper_is_whole_and_has_no_controls(found: Any) -> None:
     assert found["wide"] == []
     assert found["controls"] == [0, 0, 0]
     assert (found["open"], found["commands"]) == (False, 20), "what is folded on the screen"
@@ -342,18 +428,27 @@ def test_a_sweep_on_paper_is_whole_and_has_no_controls(tmp_path: Path) -> None:
     assert found["head"] == "contents", "else Chromium repeats no head on the next sheet"
 
 
-def test_a_matrix_of_twenty_long_names_fits_on_paper(tmp_path: Path) -> None:
+def with_long_names() -> str:
     names = [f"American black bear, Ursus {i} americanus" for i in range(20)]
     rows = tuple(ClassRow(name, 100, 50, 0.5, 0.5, 0.5) for name in names)
     output = Output("", rows, tuple((50,) + (100,) * 19 for _ in range(20)))
-    page = run_page(run_sample(outputs=(output,), predicted=(masks_sample(), numbers_sample())))
-    code = f"{PAPER} return wide.map((node) => node.outerHTML.slice(0, 80));"
-    assert opened(tmp_path, page, code, width=760) == []
+    return run_page(run_sample(outputs=(output,), predicted=(masks_sample(), numbers_sample())))
 
 
-def test_what_the_page_forbids_is_noticed(tmp_path: Path) -> None:
-    """The guard of the tests above is seen to fail."""
+@asks(
+    with_long_names, f"{PAPER} return wide.map((node) => node.outerHTML.slice(0, 80));", width=760
+)
+def test_a_matrix_of_twenty_long_names_fits_on_paper(found: Any) -> None:
+    assert found == []
+
+
+def with_forbidden() -> str:
     bad = '<img src="x.png"><script>0</script></main>'
-    told = asked(tmp_path, run_page(run_sample()).replace("</main>", bad), "return missing;")
+    return run_page(run_sample()).replace("</main>", bad)
+
+
+@asks(with_forbidden, "return missing;")
+def test_what_the_page_forbids_is_noticed(told: Mapping[str, Any]) -> None:
+    """The guard of the tests above is seen to fail."""
     forbidden = ["img-src", "script-src-elem", "ReferenceError: missing is not defined"]
-    assert sorted(told["errors"]) == sorted(forbidden)
+    assert sorted(told["test_what_the_page_forbids_is_noticed"]["errors"]) == sorted(forbidden)
