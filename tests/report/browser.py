@@ -8,7 +8,7 @@ import json
 import re
 import shutil
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -69,6 +69,22 @@ class Question(NamedTuple):
     code: str
     before: str = ""
     width: int = 1200
+
+
+QUESTIONS: dict[str, dict[str, Question]] = {}  # of a module, by test; one browser answers all
+
+
+def asks(
+    page: Callable[[], str], code: str, *, before: str = "", width: int = 1200
+) -> Callable[[Any], Any]:
+    """Open a page, run a function's body in it, and give the test what that returns as `found`."""
+
+    def noted(test: Any) -> Any:
+        questions = QUESTIONS.setdefault(test.__module__, {})
+        questions[test.__name__] = Question(page(), code, before, width)
+        return test
+
+    return noted
 
 
 def answers(place: Path, questions: Sequence[Question]) -> list[Any]:

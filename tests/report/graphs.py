@@ -17,6 +17,17 @@ from tlcompile.report.regions import Region, build_regions
 
 SVG = ElementTree.Element
 
+# Of a page with a graph, for questions in a browser.
+GRAPH = """
+const figure = document.querySelector(".graph-figure");
+const all = (selector) => [...figure.querySelectorAll(selector)];
+const wires = () => all(".wire").map((wire) => wire.getAttribute("d"));
+const places = () => all(".node[data-row]").map((node) => node.getAttribute("transform"));
+const open = () => all(".region.open:not(.root)").map((region) => region.dataset.name);
+const box = (name) => all(".node").find((node) => node.dataset.name === name).querySelector(":scope > .box");
+const said = () => figure.querySelector(".graph-about").textContent;
+"""
+
 
 def row(
     name: str,

@@ -197,7 +197,7 @@ class Stages:
 
     def __init__(self, model: CompiledModel) -> None:
         self._index = {row.name: i for i, row in enumerate(model.summary.vertices)}
-        for name, at in list(self._index.items()):  # weights of an added `mlp.linear` are `mlp`'s own
+        for name, at in list(self._index.items()):  # an added `mlp.linear` has `mlp.weight`
             while name := name.rpartition(".")[0]:
                 self._index.setdefault(name, at)
         stages = model.summary.stages
