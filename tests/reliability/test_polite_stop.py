@@ -108,7 +108,7 @@ def stopped(root: Path, shape: str, owner: Any, name: str, number: int) -> Stopp
 
 def test_a_step_that_runs_is_finished_and_saved(root: Path) -> None:
     error = stopped(root, "cached", Step, "__call__", 4)
-    assert error.kept == "a checkpoint of epoch 2, step 1"
+    assert error.kept == "a checkpoint before epoch 2, step 2"  # where it goes on
     run = root / "stopped" / "run"
     saved = Checkpoints(run, run=run.name).newest()
     assert saved is not None
@@ -182,8 +182,8 @@ def test_a_handler_that_saves_would_be_seen(root: Path, monkeypatch: pytest.Monk
         self.polite = 0
         handle(self, number, frame)
 
-    def stepping(self: Compute, *rest: Any) -> None:
-        step(self, *rest)
+    def stepping(self: Compute, *rest: Any, **named: Any) -> None:
+        step(self, *rest, **named)
         send()
 
     with pytest.MonkeyPatch.context() as patch:

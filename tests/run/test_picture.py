@@ -58,7 +58,7 @@ def test_nothing_else_is_overwritten(kind: str, capsys: pytest.CaptureFixture[st
     assert plan() == 2
     told = capsys.readouterr().err
     assert "'graph.html' exists already" in told
-    assert "name another file with --html" in told
+    assert "name another place with --html" in told
     assert here.is_dir() or here.read_text() == "<html>mine</html>"
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from durable_disks import do_not_wait
+from tiny import make_recipe
 
 from tlcompile.errors.finding import FileExistsAlreadyError
 from tlcompile.recipe.load import load_recipe
@@ -19,7 +20,7 @@ from tlcompile.run.cli import main
 from tlcompile.run.launch import Job
 from tlcompile.run.report import page_line, write_run_report, write_sweep_report
 from tlcompile.run.report_advice import found_at
-from tlcompile.run.report_run import read_epochs, run_data
+from tlcompile.run.report_run import frozen_words, read_epochs, run_data
 from tlcompile.run.report_samples import picture
 from tlcompile.run.report_sweep import overrides_of, sweep_data
 from tlcompile.run.single import train_job
@@ -344,6 +345,14 @@ def test_overrides_are_read_back() -> None:
         "name": "'a b'",
     }
     assert overrides_of("'+a=1 b=2") == {"+a": "1", "b": "2"}
+
+
+def test_what_is_frozen_is_told_of_each_phase() -> None:
+    phases = [{"name": "a", "freeze": "block2", "epochs": 1}, {"name": "b", "epochs": 1}]
+    assert frozen_words(make_recipe(freeze="head", fine_tune={"phases": phases})) == (
+        "a: block2; b: head"
+    )
+    assert frozen_words(make_recipe(freeze={"only": "stem"})) == "only stem"
 
 
 def test_a_line_of_metrics_that_a_kill_has_cut_is_left_out(tmp_path: Path) -> None:

@@ -166,7 +166,8 @@ def frozen_words(recipe: Recipe) -> str:
 
 
 def _frozen(freeze: Freeze) -> str:
-    upto = " + ".join(map(shown_point, freeze.upto))
+    alone = freeze.only and freeze.upto == ("none",)
+    upto = "" if alone else " + ".join(map(shown_point, freeze.upto))
     only = " + ".join(map(shown_point, freeze.only))
     return " and ".join(filter(None, [upto, only and f"only {only}"])) or "none"
 
