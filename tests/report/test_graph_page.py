@@ -47,7 +47,9 @@ def vertex_names(page: str) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("name", ["resnet18", "vit_b_16", "densenet121"])
+@pytest.mark.parametrize(
+    "name", ["resnet18", "vit_b_16", pytest.param("densenet121", marks=pytest.mark.slow)]
+)
 def test_every_vertex_is_drawn_once_in_two_megabytes(name: str) -> None:
     model = compiled(name)
     page = graph_page(model.summary, model.boundary, name)

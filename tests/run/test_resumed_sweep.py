@@ -72,7 +72,7 @@ def assert_as_alone(points: list[tuple[str, ...]], *more: str) -> None:
         assert (Path(row.folder) / WEIGHTS).read_bytes() == (alone / WEIGHTS).read_bytes()
 
 
-@pytest.mark.parametrize("saves", [3, 4])
+@pytest.mark.parametrize("saves", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_member_beside_one_that_is_over_keeps_its_momentum(
     place: Path, monkeypatch: pytest.MonkeyPatch, saves: int
 ) -> None:

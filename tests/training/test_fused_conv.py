@@ -67,8 +67,14 @@ def strided() -> tuple[nn.Module, ...]:
     return (conv, nn.AdaptiveMaxPool2d(1), nn.Flatten())
 
 
-@pytest.mark.parametrize("kind", ["sgd", "adamw"])
-@pytest.mark.parametrize("layers", [classifier, deep, strided])
+@pytest.mark.parametrize(
+    ("layers", "kind"),
+    [
+        (classifier, "sgd"), (deep, "sgd"), (deep, "adamw"), (strided, "adamw"),
+        pytest.param(classifier, "adamw", marks=pytest.mark.slow),
+        pytest.param(strided, "sgd", marks=pytest.mark.slow),
+    ],
+)  # fmt: skip
 def test_a_group_of_convolution_heads_trains_as_each_alone(layers: Any, kind: str) -> None:
     model, draw = compiled(*layers()), random.Random(7)
     members = [drawn(draw, model, f"m{k}", kind, 3, rates=(0.003, 0.03)) for k in range(4)]
