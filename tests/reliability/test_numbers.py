@@ -50,11 +50,12 @@ def saved_at_every_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
 def recipe_of(pictures: Path, *, freeze: Any = "bn1", **sections: Any) -> Recipe:
     """A recipe whose trainable part has dropout and a BatchNorm, unless it says otherwise."""
     tune = {**TUNE, **sections.pop("fine_tune", {})}
-    if "phases" in tune:
+    if "phases" in tune:  # which have their own
         tune.pop("epochs")
+    else:
+        sections["freeze"] = freeze
     return make_recipe(
         base={"model": "digits_net", "size": 8},
-        freeze=freeze,
         data={"folder": str(pictures), **sections.pop("data", {})},
         fine_tune=tune,
         run={"workers": 0, **sections.pop("run", {})},

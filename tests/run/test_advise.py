@@ -303,7 +303,7 @@ def test_a_point_that_is_a_mapping_stays_one_below_a_phase(of_digits: Advice) ->
         (["--images", "0"], "--images 0"),
         (["--images", "5"], "look at all of them: --images 50"),
         (["fine_tune.epochs=1,2"], "several values are a sweep"),
-        (["data.classes=['5']"], "too few to compare freeze points by"),
+        (["data.per_class=1"], "too few to compare freeze points by"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_by_name(

@@ -108,7 +108,7 @@ def test_until_ends_a_phase_before_its_epochs(tmp_path: Path, pictures: Path) ->
 
 def test_waiting_for_validation_is_refused_before_a_run_without_it(tmp_path: Path) -> None:
     few = make_pictures(tmp_path / "few", count=1, side=16)
-    first = {"name": "head", "freeze": "head", "until": {"plateau": 2}}
+    first = {"name": "head", "until": {"plateau": 2}}
     with pytest.raises(TLCompileError, match="until of phase 'head' waits for val/"):
         train(tmp_path / "run", few, {"phases": [first]})
     assert not (tmp_path / "run").exists()
