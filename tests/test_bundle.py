@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,9 +14,11 @@ from safetensors.torch import load_file, save
 from tiny import TinyNet, make_pictures, make_recipe
 
 from tlcompile.bundle import load_bundle, save_bundle
+from tlcompile.compiler import compile_recipe
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
+from tlcompile.model.saved import FrozenFile
 from tlcompile.recipe.finished import FILES, FROZEN, WEIGHTS
 from tlcompile.run.evaluate import judge
 from tlcompile.run.labelled import labelled
@@ -103,6 +107,18 @@ def test_two_files_have_each_tensor_once(run: tuple[Path, RunResult]) -> None:
 def test_last_and_best_weights_share_what_is_frozen(run: tuple[Path, RunResult]) -> None:
     files = [run[0] / name / FROZEN for name in ("last", "bundle")]
     assert files[0].samefile(files[1])
+
+
+def test_the_file_of_what_is_frozen_keeps_no_model_alive() -> None:
+    """A sweep holds it to its end: what the first point trained would stay in memory."""
+    recipe = make_recipe(base={"model": "digits_net", "size": 16})
+    model = compile_recipe(recipe, TinyNet(), num_classes=2)
+    names, gone = model.frozen.tensors, weakref.ref(model)
+    file = FrozenFile.of(model, names)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert file.names == names
 
 
 def test_a_copy_is_whole_without_the_run(run: tuple[Path, RunResult], tmp_path: Path) -> None:
