@@ -18,6 +18,7 @@ from tlcompile.compiler import compile_recipe
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
+from tlcompile.errors.weights import WeightsFileError
 from tlcompile.model.saved import FrozenFile
 from tlcompile.recipe.finished import FILES, FROZEN, WEIGHTS
 from tlcompile.run.evaluate import judge
@@ -25,6 +26,7 @@ from tlcompile.run.labelled import labelled
 from tlcompile.run.objective import objective_of_bundle
 from tlcompile.run.train import RunResult, train_recipe
 from tlcompile.zoo.bundled import digits_net
+from tlcompile.zoo.files import read_tensors
 
 
 def trained(folder: Path, pictures: Path, **sections: object) -> RunResult:
@@ -119,6 +121,13 @@ def test_the_file_of_what_is_frozen_keeps_no_model_alive() -> None:
     gc.collect()
     assert gone() is None
     assert file.names == names
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, FROZEN])
+def test_one_of_two_files_is_no_base_weights(run: tuple[Path, RunResult], name: str) -> None:
+    with pytest.raises(WeightsFileError) as caught:
+        read_tensors(str(run[0] / "bundle" / name))
+    assert f"base: {{run: '{run[0] / 'bundle'}'}}" in caught.value.fix()
 
 
 def test_a_copy_is_whole_without_the_run(run: tuple[Path, RunResult], tmp_path: Path) -> None:

@@ -101,8 +101,11 @@ class Own:
         return compute()
 
     def frozen_file(
-        self, recipe: Recipe, model: CompiledModel, names: frozenset[str]
-    ) -> FrozenFile:  # noqa: ARG002
+        self,
+        recipe: Recipe,  # noqa: ARG002
+        model: CompiledModel,
+        names: frozenset[str],
+    ) -> FrozenFile:
         """Return the file of what no phase trains."""
         return FrozenFile.of(model, names)
 
