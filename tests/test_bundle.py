@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import shutil
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,15 +14,19 @@ from safetensors.torch import load_file, save
 from tiny import TinyNet, make_pictures, make_recipe
 
 from tlcompile.bundle import load_bundle, save_bundle
+from tlcompile.compiler import compile_recipe
 from tlcompile.durable.manifest import entry_of, manifest_bytes
 from tlcompile.errors.run import DamagedFileError, NotABundleError
 from tlcompile.errors.training import GoldenMismatchError
+from tlcompile.errors.weights import WeightsFileError
+from tlcompile.model.saved import FrozenFile
 from tlcompile.recipe.finished import FILES, FROZEN, WEIGHTS
 from tlcompile.run.evaluate import judge
 from tlcompile.run.labelled import labelled
 from tlcompile.run.objective import objective_of_bundle
 from tlcompile.run.train import RunResult, train_recipe
 from tlcompile.zoo.bundled import digits_net
+from tlcompile.zoo.files import read_tensors
 
 
 def trained(folder: Path, pictures: Path, **sections: object) -> RunResult:
@@ -103,6 +109,25 @@ def test_two_files_have_each_tensor_once(run: tuple[Path, RunResult]) -> None:
 def test_last_and_best_weights_share_what_is_frozen(run: tuple[Path, RunResult]) -> None:
     files = [run[0] / name / FROZEN for name in ("last", "bundle")]
     assert files[0].samefile(files[1])
+
+
+def test_the_file_of_what_is_frozen_keeps_no_model_alive() -> None:
+    """A sweep holds it to its end: what the first point trained would stay in memory."""
+    recipe = make_recipe(base={"model": "digits_net", "size": 16})
+    model = compile_recipe(recipe, TinyNet(), num_classes=2)
+    names, gone = model.frozen.tensors, weakref.ref(model)
+    file = FrozenFile.of(model, names)
+    del model
+    gc.collect()
+    assert gone() is None
+    assert file.names == names
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, FROZEN])
+def test_one_of_two_files_is_no_base_weights(run: tuple[Path, RunResult], name: str) -> None:
+    with pytest.raises(WeightsFileError) as caught:
+        read_tensors(str(run[0] / "bundle" / name))
+    assert f"base: {{run: '{run[0] / 'bundle'}'}}" in caught.value.fix()
 
 
 def test_a_copy_is_whole_without_the_run(run: tuple[Path, RunResult], tmp_path: Path) -> None:

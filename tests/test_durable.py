@@ -225,6 +225,23 @@ def test_a_shared_file_that_was_touched_is_written_again(
     assert os.path.samefile(tmp_path / "b" / "weights", tmp_path / "c" / "weights")
 
 
+def test_a_full_disk_is_told_with_all_that_was_to_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write = system.SystemCalls.write
+
+    def full(calls: system.SystemCalls, fd: int, data: memoryview) -> int:
+        if data == b"second":
+            raise OSError(errno.ENOSPC, "full")
+        return write(calls, fd, data)
+
+    monkeypatch.setattr(system.SystemCalls, "write", full)
+    files = [durable.SharedFile(lambda data=data: data) for data in (b"first", b"second")]
+    with pytest.raises(DiskFullError) as caught:
+        durable.commit_folder(tmp_path / "a", {"a": files[0], "b": files[1], "own": b"own"})
+    assert caught.value.needed_bytes == len(b"first" + b"second" + b"own")
+
+
 def test_the_manifest_is_written_last_and_removed_first(tmp_path: Path) -> None:
     class Recording(system.SystemCalls):
         def __init__(self) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,11 @@ from tlcompile.recipe.schema import Recipe
 from tlcompile.run.devices import device_notes
 from tlcompile.run.refuse import refuse_untrainable
 from tlcompile.run.refuse_sharding import refuse_idle_sharding
+from tlcompile.run.saving import Saving
+from tlcompile.training.loop import EpochDone
+from tlcompile.training.metrics import Score
 from tlcompile.training.ranks import ALONE, Ranks
+from tlcompile.training.state import EpochRow
 
 RECIPE = "base: {model: digits_net}\ndata: {dataset: digits}\n"
 
@@ -95,6 +100,19 @@ def test_the_plan_tells_what_each_device_has() -> None:
     assert any("are cut over the devices" in note for note in device_notes(recipe, [model]))
     other = recipe_of(run={"sharding": "none"})
     assert not any("are cut" in note for note in device_notes(other, [model]))
+
+
+def test_best_weights_wait_where_whole_tensors_do(tmp_path: Path) -> None:
+    """Statistics of norms are not cut: they came from the device, and were compared with the CPU's."""
+    home = torch.device("meta")
+    phases: Any = SimpleNamespace(home=home, restores_best=bool, state=SimpleNamespace(phase=1))
+    saving = Saving(tmp_path, phases, {}, print)
+    score = Score(1, 0.5, {"accuracy": 1.0})
+    row = EpochRow(1, "main", score, score, 0.1, 1.0)
+    saving.note_best(EpochDone(row, True, True, {"norm.running_mean": torch.ones(2)}))
+    for kept in (saving.best, saving.phase_best):
+        assert kept is not None
+        assert kept["norm.running_mean"].device == home
 
 
 # Whole runs

@@ -98,7 +98,8 @@ def test_every_file_is_that_of_a_lone_run(place: Path) -> None:
 
 def test_points_share_the_file_of_what_they_freeze(place: Path) -> None:
     """The head's points have one, fused or not; each point stays whole without the others."""
-    points = POINTS[-4:]  # one alone, three as one
+    clipped = ("freeze.upto=head", "fine_tune.clip=1")
+    points = (*POINTS[-4:], clipped)  # one alone, three as one, another one alone
     rows = run_points(points, [recipe(*point) for point in points], folder=place / "sweep")
     files = [Path(row.folder) / "bundle" / "frozen.safetensors" for row in rows]
     assert {file.stat().st_ino for file in files} == {files[0].stat().st_ino}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from tlcompile.compiler import compile_recipe
 from tlcompile.data.targets import TensorTargets
-from tlcompile.errors.run import OutOfMemoryError
+from tlcompile.errors.run import NotFiniteLossError, OutOfMemoryError
 from tlcompile.features.prefix import Prefix, Rows
 from tlcompile.features.sources import Batches, InMemory, KeptSource, compute_rows
 from tlcompile.model.compiled import CompiledModel
@@ -21,6 +21,7 @@ from tlcompile.training.compute import Compute
 from tlcompile.training.groups import Group
 from tlcompile.training.loop import PhaseTrainer
 from tlcompile.training.optim import Optimizers
+from tlcompile.training.ranks import Ranks
 
 STEPS = 3  # an epoch: 11 samples in batches of 4
 
@@ -115,6 +116,21 @@ def test_the_scale_of_fp16_goes_on_where_it_was() -> None:
     steps(second, 2 * STEPS - 2)
     assert second.tensors()["scale/scale"] == 2.0**15
     assert same(weights(whole), weights(model))
+
+
+class Beside(Ranks):
+    """A rank beside one whose loss is no number."""
+
+    def largest(self, mine: int) -> int:
+        return 1
+
+
+def test_a_rank_does_not_go_on_alone_where_the_loss_of_another_overflows() -> None:
+    """The gradients of both do, and say no more: they would wait for each other at two places."""
+    model = model_of()
+    model.get_parameter("fc.weight").register_hook(overflowing(1))
+    with pytest.raises(NotFiniteLossError):
+        steps(trainer_of(model, ranks=Beside(), **fp16(model)), 1)
 
 
 # Memory that runs out

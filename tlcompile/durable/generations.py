@@ -69,9 +69,10 @@ def commit_folder(target: Path, files: Mapping[str, Content]) -> None:
 def _fill(folder: Path, target: Path, files: Mapping[str, Content], needed: int) -> None:
     with typed(target, needed):
         system.calls.mkdir(folder)
-    entries = {
-        name: _put(data, folder / name, target / name, needed) for name, data in files.items()
-    }
+    entries: dict[str, Entry] = {}
+    for name, data in files.items():
+        entries[name] = _put(data, folder / name, target / name, needed)
+        needed += entries[name].size if isinstance(data, SharedFile) else 0  # unknown before
     manifest = manifest_bytes(dict(sorted(entries.items())))
     _put(manifest, folder / MANIFEST, target / MANIFEST, needed)
     with typed(target, needed):

@@ -35,7 +35,7 @@ class SharedFile:
         Args:
             place: Where there is nothing yet.
             named: What errors speak of.
-            needed: Bytes of all that is being written.
+            needed: Bytes of what is written beside it.
 
         Raises:
             RunError: As `write_file`.
@@ -43,7 +43,7 @@ class SharedFile:
         entry = self._linked(place)
         if entry is None:
             data = self._make()
-            with writing(place, named, max(needed, len(data))) as stream:
+            with writing(place, named, needed + len(data)) as stream:
                 stream.write(data)
             entry = entry_of(data)
         with typed(named, needed):

@@ -88,6 +88,7 @@ class WeightsFileError(WeightsError):
     reason: str
     near: tuple[str, ...] = ()
     inside: tuple[str, ...] = ()  # files of weights, where it is a folder
+    bundle: str = ""  # where it is a part of one
 
     def headline(self) -> str:
         return f"weights file '{self.path}' cannot be read"
@@ -99,6 +100,8 @@ class WeightsFileError(WeightsError):
         }
 
     def fix(self) -> str:
+        if self.bundle:
+            return f"go on from all of the run: base: {{run: '{self.bundle}'}}"
         if self.inside:
             return f"name a file of it: base.weights={self.inside[0]}"
         return did_you_mean(self.path, self.near, "check the path, and how the file was saved")

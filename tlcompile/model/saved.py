@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Set
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +41,9 @@ class FrozenFile:
 
     @classmethod
     def of(cls, model: CompiledModel, names: frozenset[str]) -> FrozenFile:
-        """Return that of a model; it is not read before it has to be written."""
-        return cls(names, SharedFile(lambda: _serialised(model, names)))
+        """Return that of a model, of which these tensors alone live on; read when it is written."""
+        tensors = {name: t for name, t in model.state_dict().items() if name in names}
+        return cls(names, SharedFile(lambda: _serialised(tensors)))
 
 
 def tensor_files(
@@ -58,15 +59,14 @@ def tensor_files(
         frozen: What goes into a file of its own; None: one file has all weights.
     """
     apart = frozen.names if frozen else frozenset()
-    weights = _serialised(model, model.state_dict().keys() - apart)
+    weights = _serialised({n: t for n, t in model.state_dict().items() if n not in apart})
     golden = save_tensors(golden_sample(model, boundary), FORMAT)
     files = {WEIGHTS: SharedFile(lambda: weights), GOLDEN: SharedFile(lambda: golden)}
     return {**files, FROZEN: frozen.file} if frozen else files
 
 
-def _serialised(model: CompiledModel, names: Set[str]) -> bytes:
-    state = model.state_dict()
-    return save_tensors({n: _on_disk(t) for n, t in state.items() if n in names}, FORMAT)
+def _serialised(tensors: Mapping[str, Tensor]) -> bytes:
+    return save_tensors({name: _on_disk(tensor) for name, tensor in tensors.items()}, FORMAT)
 
 
 def load_saved(model: nn.Module, run: FinishedRun, where: Span | None = None) -> None:

@@ -127,9 +127,7 @@ class Phases:
         """Return the file of what no phase trains; None where there is nothing."""
         model = self.models[0]
         still = frozenset(model.state_dict()) - moving(self.models)
-        if not still:
-            return None
-        return self.shared.frozen_file(self.recipe, lambda: FrozenFile.of(model, still))
+        return self.shared.frozen_file(self.recipe, model, still) if still else None
 
     def proof(self, index: int) -> FreezeProof:
         """Write down what the model is before a phase."""

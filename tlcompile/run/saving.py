@@ -112,10 +112,12 @@ class Saving:
 
     def note_best(self, event: EpochDone) -> None:
         """Keep the weights of an epoch that is the best of all, or of its phase."""
+        home = self.phases.home  # statistics of norms are never cut, and come from the device
+        tensors = {name: tensor.to(home) for name, tensor in (event.tensors or {}).items()}
         if event.is_best:
-            self.best, self._is_new = event.tensors, True
+            self.best, self._is_new = tensors, True
         if event.is_phase_best and self.phases.restores_best(self.phases.state.phase):
-            self.phase_best, self._is_new = event.tensors, True
+            self.phase_best, self._is_new = tensors, True
 
     def note_judged(self, judged: Judged) -> None:
         """Keep what the best epoch takes for what; it is written with the next checkpoint."""

@@ -100,9 +100,14 @@ class Own:
         """Return the digests of what the first phase freezes."""
         return compute()
 
-    def frozen_file(self, recipe: Recipe, make: Callable[[], FrozenFile]) -> FrozenFile:  # noqa: ARG002
+    def frozen_file(
+        self,
+        recipe: Recipe,  # noqa: ARG002
+        model: CompiledModel,
+        names: frozenset[str],
+    ) -> FrozenFile:
         """Return the file of what no phase trains."""
-        return make()
+        return FrozenFile.of(model, names)
 
     def not_kept(self) -> frozenset[str]:
         """Return the keys of sets that shall not be stored."""
@@ -198,9 +203,12 @@ class Shared(Own):
         """Hash once what points share: each proves at its end that it has not moved."""
         return self.once("frozen", model_key(recipe), compute)
 
-    def frozen_file(self, recipe: Recipe, make: Callable[[], FrozenFile]) -> FrozenFile:
+    def frozen_file(
+        self, recipe: Recipe, model: CompiledModel, names: frozenset[str]
+    ) -> FrozenFile:
         """Write once what no phase trains; bundles of other points have links to it."""
-        return self.once("frozen file", model_key(recipe), make)
+        key = base_key(recipe) if names.isdisjoint(model.origins) else model_key(recipe)
+        return self.once("frozen file", (key, sorted(names)), lambda: FrozenFile.of(model, names))
 
     def known_classes(self, recipe: Recipe) -> int | None:
         """Return how many classes a recipe or its data tell."""

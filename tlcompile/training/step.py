@@ -216,7 +216,10 @@ class Step:
         losses = [piece.loss for piece in pieces]
         excused = not sound and not self.compute.is_at_its_end()
         norm = torch.zeros(()) if excused else gradient_norm([*self.parameters.values()])
-        if bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device)))):
+        finite = bool(torch.isfinite(sum(losses, start=norm.to(losses[0].device))))
+        if excused:  # then the norm, which all ranks have, says nothing of another rank's loss
+            finite = not self.ranks.largest(not finite)
+        if finite:
             return
         bad = [p for p in pieces if not bool(torch.isfinite(p.loss))]
         elsewhere = self.ranks.largest(len(bad)) and not bad

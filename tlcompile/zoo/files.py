@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 
 from tlcompile.errors.base import nearest
 from tlcompile.errors.weights import WeightsFileError
+from tlcompile.recipe.finished import FROZEN
 
 SUFFIXES = (".safetensors", ".pth", ".pt")
 
@@ -29,6 +30,9 @@ def read_tensors(path: str) -> dict[str, torch.Tensor]:
     file = Path(path).expanduser()
     if not file.is_file():
         raise _missing(file)
+    if (file.parent / FROZEN).is_file():
+        reason = f"it has a part of a run's weights, {FROZEN} beside it another"
+        raise WeightsFileError(path=path, reason=reason, bundle=str(file.parent))
     try:
         if file.suffix == ".safetensors":
             found: Any = load_file(file)
