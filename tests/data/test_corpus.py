@@ -183,7 +183,7 @@ def test_a_folder_that_may_not_be_listed_is_refused(
         return scandir(path)
 
     monkeypatch.setattr(os, "scandir", forbidden)
-    with pytest.raises(UnreadableImagesError, match=r"cannot be\s+listed:\s+Permission\s+denied"):
+    with pytest.raises(UnreadableImagesError, match=r"cannot\s+be\s+listed:\s+Permission\s+denied"):
         scan_folder(tmp_path)
 
 

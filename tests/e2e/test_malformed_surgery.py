@@ -251,8 +251,8 @@ CASES = {
     "freeze of an added vertex": Bad(
         DIGITS,
         "freeze: {upto: @drop}\nadd: {drop: {layer: dropout, inputs: flatten, feeds: fc}}\n",
-        "unknown-vertex",
-        ("'drop'",),
+        "no-effect",
+        ("'drop' is new",),
     ),
     "freeze inside a leaf": Bad(
         "base: {model: vit_b_16}\n",

@@ -11,7 +11,7 @@ from torch import Tensor
 from tlcompile.bundle import load_bundle
 from tlcompile.data.folder import scan_folder
 from tlcompile.recipe.load import load_recipe
-from tlcompile.run.evaluate import logits_of
+from tlcompile.run.evaluate import outputs_of
 from tlcompile.run.train import train_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -66,7 +66,7 @@ def predictions(folder: Path, overrides: list[str]) -> Tensor:
     train_recipe(recipe, folder)
     bundle = load_bundle(folder / "last")
     samples = scan_folder(str(IMAGES))["val"]
-    logits, _labels = logits_of(bundle, samples, workers=2)
+    logits = torch.cat([found for found, _ in outputs_of(bundle, samples, workers=2)])
     return logits.argmax(1)
 
 

@@ -53,6 +53,7 @@ def test_what_the_user_has_set_stays() -> None:
 
 
 def test_the_collector_passes_over_what_was_there_before() -> None:
+    gc.unfreeze()  # what an earlier test may have left
     old: list[object] = []
     with only_new_garbage():
         new: list[object] = []

@@ -10,7 +10,7 @@ from tiny import TinyNet, make_pictures, make_recipe
 
 from tlcompile.bundle import load_bundle
 from tlcompile.data.folder import scan_folder
-from tlcompile.run.evaluate import logits_of
+from tlcompile.run.evaluate import outputs_of
 from tlcompile.run.predict import predict_images
 from tlcompile.run.train import train_recipe
 
@@ -29,6 +29,6 @@ def test_predict_computes_as_the_run_did(tmp_path: Path, precision: str) -> None
     bundle = load_bundle(tmp_path / "run", base)
     assert bundle.record["precision"] == precision
     samples = scan_folder(str(pictures))["all"]
-    logits, _labels = logits_of(bundle, samples, workers=0)
+    logits = torch.cat([found for found, _ in outputs_of(bundle, samples, workers=0)])
     chances = predict_images(bundle, [Path(name) for name in samples.ids], workers=0)[""]
     assert torch.equal(chances, logits.softmax(1))
