@@ -59,11 +59,10 @@ class Parts:
 def measure_parts(settings: Settings) -> Parts:
     """Measure each part alone, on images of the settings' folder."""
     model = tutorial.build(settings)
-    names = list(dict(model.named_children()))
-    cut = names.index(settings.upto) + 1 if settings.upto != "layer4" else names.index("fc")
-    children = list(model.children())
-    frozen = nn.Sequential(*children[:cut]).eval()
-    rest = nn.Sequential(*children[cut:-1], nn.Flatten(), children[-1])
+    cut = tutorial.end_of(model, settings.upto)
+    units = [unit for _name, unit in tutorial.units(model)]
+    frozen = nn.Sequential(*units[:cut]).eval()
+    rest = nn.Sequential(*units[cut:-1], nn.Flatten(), units[-1])
     images = datasets.ImageFolder(settings.folder / "train", tutorial.transform(augment=False))
     count = min(len(images), MOST)
     decode = _cpu_seconds(lambda: [images[i] for i in range(count)]) / count

@@ -39,7 +39,7 @@ class Settings:
         folder: train/ and val/ with class folders in each.
         weights: A .safetensors file.
         model: A ResNet of torchvision.
-        upto: The last of its stages that is frozen; layer4: everything but the head.
+        upto: The last of its stages or blocks that is frozen; layer4: everything but the head.
         epochs: Passes over the training images.
         batch: Images a step.
         optimizer: sgd (momentum 0.9) or adam.
@@ -99,12 +99,27 @@ def build(settings: Settings) -> nn.Module:
     """Build the model, freeze it up to a stage, and give it a new head."""
     model: nn.Module = torchvision.models.get_model(settings.model, weights=None)
     model.load_state_dict(load_file(settings.weights))
-    for name in STAGES[: STAGES.index(settings.upto) + 1]:
-        for parameter in model.get_submodule(name).parameters():
-            parameter.requires_grad = False
+    for _name, unit in units(model)[: end_of(model, settings.upto)]:
+        unit.requires_grad_(False)
     classes = len(datasets.ImageFolder(settings.folder / "train").classes)
     model.fc = nn.Linear(model.fc.in_features, classes)
     return model
+
+
+def units(model: nn.Module) -> list[tuple[str, nn.Module]]:
+    """Return what a ResNet does one after the other: its layers block by block."""
+    found: list[tuple[str, nn.Module]] = []
+    for name, child in model.named_children():
+        blocks = child.named_children() if isinstance(child, nn.Sequential) else ()
+        found += [(f"{name}.{number}", block) for number, block in blocks] or [(name, child)]
+    return found
+
+
+def end_of(model: nn.Module, upto: str) -> int:
+    """Return how many units a frozen part has; with layer4, the pooling as well."""
+    names = [name for name, _unit in units(model)]
+    last = max(n for n, name in enumerate(names) if name == upto or name.startswith(f"{upto}."))
+    return last + (2 if upto == "layer4" else 1)
 
 
 def transform(augment: bool) -> transforms.Compose:
