@@ -186,7 +186,7 @@ MISTAKES: dict[str, tuple[str, int, Mistake]] = {
     "step counter dropped": ("cached", 6, forgotten("steps")),
     "place in the epoch dropped": ("cached", 6, forgotten("step")),
     "epoch counter dropped": ("cached", 6, forgotten("epoch")),
-    "patience dropped": ("patience", 13, forgotten("waited")),
+    "patience dropped": ("patience", 9, forgotten("waited")),
     "optimizer not restored": ("phases", 22, not_restored("optimizer")),
     "sums of the epoch not restored": ("ema", 2, not_restored("running")),
     "average not restored": ("ema", 3, not_restored("average")),
