@@ -273,7 +273,9 @@ class SweepFailedError(RunError):
         return f"{self.failed} of {self.total} points failed"
 
     def facts(self) -> dict[str, str]:
-        return {"kept": f"{self.total - self.failed} points are done; manifest.csv has each error"}
+        done = self.total - self.failed
+        are = "1 point is" if done == 1 else f"{done} points are"
+        return {"kept": f"{are} done; manifest.csv has each error"}
 
     def fix(self) -> str:
         return "mend the cause and run the same command again: points that are done are skipped"

@@ -84,7 +84,7 @@ def _item(data: SweepData, frame: _Frame, index: int, point: SweepPoint) -> str:
 def _axes(frame: _Frame) -> str:
     parts = [f'<path class="axis" d="M{LEFT} {BOTTOM}H{RIGHT}"/>']
     ticks = frame.y.ticks
-    for value, words in {ticks[0], ticks[-1]} if ticks else ():
+    for value, words in dict.fromkeys([*ticks[:1], *ticks[-1:]]):
         y = frame.at(frame.x.low, value)[1]
         parts.append(f'<path class="grid" d="M{LEFT} {y}H{RIGHT}"/>')
         parts.append(f'<text x="{LEFT - 4}" y="{y + 3.5}" text-anchor="end">{escape(words)}</text>')

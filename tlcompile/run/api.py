@@ -51,11 +51,13 @@ def train(
     recipe = complete(recipe)
     if num_devices(recipe) > 1 and not is_rank():
         raise DevicesFromPythonError(wanted=num_devices(recipe), key=("run", "devices"))
-    if folder is not None and read_record(Path(folder)) is not None:
-        raise RunFinishedError(path=Path(folder))
+    if folder is None:
+        where, _ = find_generation(run_folder(recipe), again=True)
+    else:
+        where = Path(folder)
+        if read_record(where) is not None:
+            raise RunFinishedError(path=where)
     ranks = join_ranks()
-    own, _ = find_generation(run_folder(recipe), again=True)
-    where = own if folder is None else Path(folder)
     where = Path(ranks.first_says(str(where)))
     result = train_recipe(recipe, where, base=base, ranks=ranks)
     ranks.close()

@@ -131,13 +131,10 @@ class Phases:
 
     def proof(self, index: int) -> FreezeProof:
         """Write down what the model is before a phase."""
-        model, name = (
-            self.models[index],
-            self.names()[index] if self.recipe.fine_tune.phases else "",
-        )
-        known = (
-            self.shared.frozen(self.recipe, lambda: frozen_digests(model)) if not index else None
-        )
+        model, known = self.models[index], None
+        if index == 0:  # as all points of a sweep begin that freeze the same
+            known = self.shared.frozen(self.recipe, lambda: frozen_digests(model))
+        name = self.names()[index] if self.recipe.fine_tune.phases else ""
         return FreezeProof.take(model, name, known)
 
     def names(self) -> list[str]:

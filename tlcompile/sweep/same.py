@@ -40,4 +40,6 @@ def _other(texts: tuple[str, ...], than: tuple[str, ...]) -> str:
 
 def _key(recipe: Recipe, model: CompiledModel) -> str:
     frozen = [row.name for row in model.summary.vertices if row.frozen]
-    return json.dumps([recipe.model_dump(mode="json", exclude={"freeze"}), frozen], sort_keys=True)
+    # Of phases the first alone is known here, and a later one may inherit the name.
+    names = {"freeze"} if recipe.fine_tune.phases is None else set()
+    return json.dumps([recipe.model_dump(mode="json", exclude=names), frozen], sort_keys=True)
